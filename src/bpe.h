@@ -1,0 +1,10 @@
+/* Shared by tokenizer.c and bpe.c only. */
+#ifndef SRC_BPE_H
+#define SRC_BPE_H
+
+#include "tokenizer.h"
+
+/* The id of the piece with that text, of any type; -1: none. */
+int32_t tokenizer_find(const struct tokenizer *tokenizer, const char *text, size_t n_bytes);
+
+#endif

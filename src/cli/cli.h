@@ -1,0 +1,57 @@
+/* What the commands of mobilevlm share. They see only the public header. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <jansson.h>
+#include <signal.h>
+
+#include "mobilevlm.h"
+#include "options.h"
+#include "terminal.h"
+
+struct values {
+    const char *model, *isa;
+    struct text_list images, stops;
+    const char *prompt, *file, *system, *output;
+    bool raw, json, verbose, quiet, help, version;
+    int64_t max_tokens, top_k, seed, context, threads, max_pixels, window, windows;
+    double temperature, top_p, min_p, repeat_penalty;
+    uint64_t max_rss;
+    int kv_type, until;
+    bool bos, jsonl, decode;
+};
+
+/* The commands; each prints what it has to say on standard output and returns a status with a message. */
+mvlm_status run_info(const struct values *values, mvlm_error *error);
+mvlm_status run_verify(const struct values *values, mvlm_error *error);
+mvlm_status run_tokenize(const struct values *values, mvlm_error *error);
+mvlm_status run_perplexity(const struct values *values, mvlm_error *error);
+
+/* Opens the model that the options name. */
+mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_error *error);
+void session_options_of(const struct values *values, mvlm_session_options *options);
+
+/* A whole file, or standard input for "-", into new memory with a NUL behind it. */
+struct file_bytes {
+    char *bytes;
+    size_t n;
+};
+mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_bytes *file, mvlm_error *error);
+
+/* The same without one final newline. */
+mvlm_status read_text_file(const char *path, struct file_bytes *file, mvlm_error *error);
+
+/* Writes to standard output. A closed pipe ends the program with 141; else MVLM_BAD_OUTPUT. */
+mvlm_status put_out(const void *bytes, size_t n_bytes, mvlm_error *error);
+
+/* Writes the value and a newline to standard output, and takes the reference. */
+mvlm_status put_json(json_t *value, mvlm_error *error);
+
+/* Text that may be no UTF-8, as paths may: what is none becomes '?'. */
+json_t *json_text(const char *text);
+
+/* SIGINT and SIGTERM stop the session; stopped_by tells which it was. */
+extern volatile sig_atomic_t stopped_by;
+void catch_signals(mvlm_session *session);
+
+#endif

@@ -1,0 +1,228 @@
+/* mobilevlm: the command line. The sampling loop is driven from here. */
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ask.h"
+#include "trace.h"
+
+/* ---- run and trace ---------------------------------------------------------------------------- */
+
+/* The answer, piece by piece: to standard output, or kept for --json. */
+static mvlm_status answer(struct ask *ask, struct trace *trace, mvlm_finish *finish, mvlm_error *error)
+{
+    mvlm_piece piece = {.finish = MVLM_UNFINISHED};
+    mvlm_status status = MVLM_OK;
+    while (status == MVLM_OK && piece.finish == MVLM_UNFINISHED) {
+        status = mvlm_next(ask->session, &piece, error);
+        if (status == MVLM_OK && trace && piece.id >= 0 && piece.finish != MVLM_STOP)
+            status = trace_id(trace, piece.id, error);
+        if (status == MVLM_OK && ask->values->json)
+            status = ask_keep(ask, piece.text, piece.n_bytes, error);
+        else if (status == MVLM_OK)
+            status = put_out(piece.text, piece.n_bytes, error);
+    }
+    *finish = piece.finish;
+    if (status == MVLM_OK && ask->values->json)
+        return ask_print_json(ask, piece.finish, error);
+    if (status == MVLM_OK)
+        return put_out("\n", 1, error);
+    return status;
+}
+
+/* Picture and question to the printed answer, traced or not. */
+static mvlm_status ask_question(struct ask *ask, struct trace *trace, mvlm_error *error)
+{
+    mvlm_finish finish;
+    catch_signals(ask->session);
+    mvlm_status status = mvlm_begin(ask->session, &ask->question, error);
+    progress_clear(&ask->bar);
+    if (status == MVLM_OK && ask->question.until == MVLM_TO_END)
+        status = answer(ask, trace, &finish, error);
+    catch_signals(NULL);
+    if (status == MVLM_OK && ask->values->verbose)
+        ask_print_details(ask);
+    return status;
+}
+
+static mvlm_status run_run(const struct values *values, mvlm_error *error)
+{
+    struct ask ask;
+    mvlm_status status = ask_open(&ask, values, error);
+    if (status == MVLM_OK)
+        status = ask_question(&ask, NULL, error);
+    ask_close(&ask);
+    return status;
+}
+
+static mvlm_status run_trace(const struct values *values, mvlm_error *error)
+{
+    struct ask ask;
+    struct trace trace;
+    mvlm_status status = ask_open(&ask, values, error);
+    if (status == MVLM_OK)
+        status = trace_start(&trace, values->output, &ask.question, error);
+    if (status == MVLM_OK) {
+        status = ask_question(&ask, &trace, error);
+        status = trace_finish(&trace, ask.session, status, error);
+    }
+    ask_close(&ask);
+    return status;
+}
+
+/* ---- The tables ------------------------------------------------------------------------------- */
+
+enum { RUN = 1, INFO = 2, VERIFY = 4, TOKENIZE = 8, PERPLEXITY = 16, TRACE = 32, HELP = 64, ALL = 63 };
+
+static const char *const kv_names[] = {"auto", "f32", "f16", NULL};             /* as mvlm_kv_type */
+static const char *const stage_names[] = {"end", "pixels", "vision", "projector", "logits", NULL}; /* as mvlm_stage */
+
+#define V(member) offsetof(struct values, member)
+static const struct option options[] = {
+    {"-m --model", OPTION_TEXT, V(model), "FILE", 0, 0, NULL, ALL, "the model file"},
+    {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, RUN | TRACE,
+     "a picture (JPEG, PNG, BMP); repeatable; - is standard input"},
+    {"-p --prompt", OPTION_TEXT, V(prompt), "TEXT", 0, 0, NULL, RUN | TRACE,
+     "the question; <image> marks where the next picture stands"},
+    {"-f --file", OPTION_TEXT, V(file), "FILE", 0, 0, NULL, RUN | TRACE | PERPLEXITY,
+     "the question (or the text to score) from a file"},
+    {"--system", OPTION_TEXT, V(system), "TEXT", 0, 0, NULL, RUN | TRACE, "replaces the template's system text"},
+    {"--raw", OPTION_FLAG, V(raw), NULL, 0, 0, NULL, RUN | TRACE | TOKENIZE,
+     "the prompt is the whole text: no template, special tokens are read"},
+    {"-n --max-tokens --predict --n-predict", OPTION_INTEGER, V(max_tokens), "N", 1, 1048576, NULL, RUN | TRACE,
+     "length of the answer (default 256)"},
+    {"--temp", OPTION_REAL, V(temperature), "T", 0, 1000, NULL, RUN | TRACE, "temperature; 0, the default, is greedy"},
+    {"--top-k", OPTION_INTEGER, V(top_k), "K", 0, 2147483647, NULL, RUN | TRACE,
+     "draw from the K likeliest (default 40; 0: off)"},
+    {"--top-p", OPTION_REAL, V(top_p), "P", 0, 1, NULL, RUN | TRACE,
+     "draw from the likeliest that make up P (default 0.95; 1: off)"},
+    {"--min-p", OPTION_REAL, V(min_p), "P", 0, 1, NULL, RUN | TRACE,
+     "leave out what is less likely than P times the likeliest (default 0.05)"},
+    {"--repeat-penalty", OPTION_REAL, V(repeat_penalty), "R", 0, 1000, NULL, RUN | TRACE,
+     "makes the last 64 ids less likely (default 1: off)"},
+    {"-s --seed", OPTION_INTEGER, V(seed), "N", -1, 9007199254740991.0, NULL, RUN | TRACE,
+     "of the draws (default random, printed with -v)"},
+    {"--stop", OPTION_LIST, V(stops), "TEXT", 0, 0, NULL, RUN | TRACE, "the answer ends before it; repeatable"},
+    {"-c --ctx-size", OPTION_INTEGER, V(context), "N", 0, 1048576, NULL, RUN | TRACE | INFO | PERPLEXITY,
+     "positions in the cache (default: as needed, at most what the model was trained for)"},
+    {"--kv-type -ctk -ctv", OPTION_NAME, V(kv_type), "f32|f16", 0, 0, kv_names, RUN | TRACE | INFO | PERPLEXITY,
+     "type of the key/value cache (default auto: f32 for f32 files, else f16)"},
+    {"-t --threads", OPTION_INTEGER, V(threads), "N", 1, 256, NULL, RUN | TRACE | INFO | PERPLEXITY,
+     "default: one a core that the process may use"},
+    {"--max-rss", OPTION_BYTES, V(max_rss), "BYTES", 1, 1e18, NULL, RUN | TRACE | PERPLEXITY,
+     "refuse before allocating what needs more; K, M and G are understood"},
+    {"--max-pixels", OPTION_INTEGER, V(max_pixels), "N", 1, 1e12, NULL, RUN | TRACE,
+     "refuse larger pictures before decoding (default 100000000)"},
+    {"--isa", OPTION_TEXT, V(isa), "NAME", 0, 0, NULL, ALL,
+     "highest instruction set to use: c, avx2 (default: the best there is)"},
+    {"-o --output", OPTION_TEXT, V(output), "FOLDER", 0, 0, NULL, TRACE, "where the arrays go"},
+    {"--until", OPTION_NAME, V(until), "STAGE", 0, 0, stage_names, TRACE,
+     "stop early: pixels, vision, projector or logits"},
+    {"--bos", OPTION_FLAG, V(bos), NULL, 0, 0, NULL, TOKENIZE, "put the beginning-of-sequence id first"},
+    {"--jsonl", OPTION_FLAG, V(jsonl), NULL, 0, 0, NULL, TOKENIZE,
+     "each line is {\"text\": ...} (or, with --decode, an array of ids)"},
+    {"--decode", OPTION_FLAG, V(decode), NULL, 0, 0, NULL, TOKENIZE, "ids to text"},
+    {"--window", OPTION_INTEGER, V(window), "N", 2, 1048576, NULL, PERPLEXITY, "ids in a window (default 256)"},
+    {"--windows", OPTION_INTEGER, V(windows), "N", 1, 1e12, NULL, PERPLEXITY, "at most so many (default: all)"},
+    {"--json", OPTION_FLAG, V(json), NULL, 0, 0, NULL, RUN | TRACE | INFO | PERPLEXITY, "one JSON object instead of text"},
+    {"-v --verbose", OPTION_FLAG, V(verbose), NULL, 0, 0, NULL, ALL, "timings, memory and seed on standard error"},
+    {"-q --quiet", OPTION_FLAG, V(quiet), NULL, 0, 0, NULL, ALL, "nothing but errors on standard error"},
+    {"-h --help", OPTION_FLAG, V(help), NULL, 0, 0, NULL, ALL | HELP, "this text"},
+    {"--version", OPTION_FLAG, V(version), NULL, 0, 0, NULL, ALL | HELP, "the version"},
+};
+#undef V
+
+static const struct command commands[] = {
+    {"run", RUN, "-m model.bin [-i photo.jpg]... -p TEXT", "the answer to a question about pictures, streamed",
+     "mobilevlm -m model.bin -i photo.jpg -p \"what is this?\""},
+    {"info", INFO, "-m model.bin [--json]", "what the file holds, and the memory that it will need",
+     "mobilevlm info -m model.bin"},
+    {"verify", VERIFY, "-m model.bin", "every digest and every bound of the file", "mobilevlm verify -m model.bin"},
+    {"tokenize", TOKENIZE, "-m model.bin [--decode] [--jsonl] <text", "text to ids and back, on standard input",
+     "echo \"what is this?\" | mobilevlm tokenize -m model.bin"},
+    {"perplexity", PERPLEXITY, "-m model.bin -f text.txt", "how well a text is predicted",
+     "mobilevlm perplexity -m model.bin -f text.txt --windows 20"},
+    {"trace", TRACE, "-m model.bin [-i photo.jpg]... -p TEXT -o folder", "every stage's numbers, as .npy files",
+     "mobilevlm trace -m model.bin -i photo.jpg -p \"what is this?\" -o numbers"},
+    {"help", HELP, "[COMMAND]", "this text, or a command's", "mobilevlm help run"},
+};
+
+/* In the order of `commands`. */
+static mvlm_status (*const runners[])(const struct values *, mvlm_error *) = {
+    run_run, run_info, run_verify, run_tokenize, run_perplexity, run_trace,
+};
+
+static const struct program program = {
+    "mobilevlm", "MOBILEVLM_", "pictures and a question in, text out, on the CPU",
+    "Exit codes: 0 done, 2 usage, 3 model file, 4 picture, 5 memory, 6 processor, 8 output, 130 and 143 stopped by a "
+    "signal.\n",
+    commands, sizeof commands / sizeof *commands, options, sizeof options / sizeof *options};
+
+/* ---- main ------------------------------------------------------------------------------------- */
+
+static mvlm_status print_help_for(const struct text_list *words, mvlm_error *error)
+{
+    if (words->n == 0) {
+        print_help(&program, stdout);
+        return MVLM_OK;
+    }
+    for (size_t i = 0; i < program.n_commands; i++)
+        if (strcmp(program.commands[i].name, words->items[0]) == 0) {
+            print_command_help(&program, &program.commands[i], stdout);
+            return MVLM_OK;
+        }
+    return cli_fail(error, MVLM_USAGE, "no command \"%.60s\"; see mobilevlm --help", words->items[0]);
+}
+
+static mvlm_status run_command(int argc, char **argv, const struct command *command, int first, struct values *values,
+                               struct text_list *words, mvlm_error *error)
+{
+    mvlm_status status = parse_options(&program, command, argc, argv, first, values, words, error);
+    if (status != MVLM_OK)
+        return status;
+    if (values->version) {
+        printf("mobilevlm %s\n", MVLM_VERSION);
+        return MVLM_OK;
+    }
+    if (command->bit == HELP)
+        return print_help_for(words, error);
+    if (values->help && first == 2)
+        print_command_help(&program, command, stdout);
+    else if (values->help)
+        print_help(&program, stdout);
+    if (values->help)
+        return MVLM_OK;
+    if (words->n)
+        return cli_fail(error, MVLM_USAGE, "unexpected word \"%.60s\"; see mobilevlm --help", words->items[0]);
+    return runners[command - commands](values, error);
+}
+
+/* Standard output is flushed here, so that a full disk does not go unnoticed. */
+static int finish(mvlm_status status, mvlm_error *error)
+{
+    if (fflush(stdout) != 0 && status == MVLM_OK)
+        status = cli_fail(error, MVLM_BAD_OUTPUT, "standard output cannot be written");
+    if (status == MVLM_CANCELLED && stopped_by)
+        return 128 + stopped_by;
+    if (status != MVLM_OK)
+        fprintf(stderr, "mobilevlm: %s\n", error->message);
+    return (int)status;
+}
+
+int main(int argc, char **argv)
+{
+    struct values values = {.max_tokens = 256, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .repeat_penalty = 1.0,
+                            .seed = -1, .max_pixels = 100000000, .window = 256};
+    struct text_list words = {0};
+    mvlm_error error = {0};
+    int first;
+    const struct command *command = find_command(&program, argc, argv, &first, &error);
+    mvlm_status status = MVLM_USAGE;
+    if (argc < 2)
+        status = cli_fail(&error, MVLM_USAGE, "nothing to do; see mobilevlm --help");
+    else if (command)
+        status = run_command(argc, argv, command, first, &values, &words, &error);
+    const int code = finish(status, &error);
+    free_options(&program, &values, &words);
+    return code;
+}

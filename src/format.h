@@ -1,0 +1,80 @@
+/* model.bin as it lies on disk, little-endian: models/FORMAT.md says the same in words. */
+#ifndef SRC_FORMAT_H
+#define SRC_FORMAT_H
+
+#include <stdint.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "model.bin is read in place: a little-endian processor is needed"
+#endif
+
+#define FORMAT_MAGIC "MVLM\r\n\x1a\n" /* eight bytes: a transfer that changes line ends breaks them */
+
+enum {
+    FORMAT_VERSION = 1,
+    FORMAT_HEADER_BYTES = 192,
+    FORMAT_NAME_BYTES = 72,
+    FORMAT_ALIGN = 64,            /* of tensors and of the parts before the data */
+    FORMAT_SECTION_ALIGN = 16384, /* of the data's sections: whole pages on every system */
+    FORMAT_TILE = 32,             /* output columns of a weight tile */
+};
+
+/* Features that a reader must understand; none are defined yet. */
+#define FORMAT_KNOWN_FEATURES UINT64_C(0)
+
+enum tensor_type { TENSOR_F32 = 0, TENSOR_F16 = 1, TENSOR_Q8 = 2, TENSOR_Q4 = 3 };
+
+enum tensor_layout {
+    LAYOUT_ROWS = 0,  /* row-major */
+    LAYOUT_TILES = 1, /* 32 rows at a time, transposed: [rows / 32, rounded up][columns][32], zeros beyond the last row */
+};
+
+/* Parts of the data, in the order of execution; each begins at a multiple of FORMAT_SECTION_ALIGN. */
+enum section { SECTION_VISION, SECTION_PROJECTOR, SECTION_DECODER, SECTION_COUNT };
+
+struct format_range {
+    uint64_t offset, n_bytes; /* from the file's start */
+};
+
+struct format_header {
+    uint8_t magic[8];
+    uint32_t version;
+    uint32_t header_bytes;
+    uint64_t required_features, optional_features;
+    uint64_t file_bytes;
+    struct format_range description, tokenizer, directory, data;
+    uint32_t n_tensors;
+    uint32_t reserved0;
+    uint8_t digest[16]; /* XXH3-128, canonical, of all bytes before the data with these sixteen zero */
+    uint8_t reserved1[64];
+};
+_Static_assert(sizeof(struct format_header) == FORMAT_HEADER_BYTES, "the header is 192 bytes");
+
+struct format_tensor {
+    char name[FORMAT_NAME_BYTES]; /* zeros after it */
+    uint8_t type, layout, section, reserved[5];
+    uint64_t n_rows, n_cols;
+    struct format_range range;
+    uint8_t digest[16]; /* XXH3-128, canonical, of the tensor's bytes */
+};
+_Static_assert(sizeof(struct format_tensor) == 128, "a directory entry is 128 bytes");
+
+/* An entry of the description. The key follows with a NUL, then the value, each with zeros up to a multiple of 8. */
+struct format_field {
+    uint8_t kind; /* mvlm_field's: 0 integer (i64), 1 real (f64), 2 text (with its NUL), 3 reals (f64 each) */
+    uint8_t key_bytes;
+    uint16_t reserved;
+    uint32_t value_bytes;
+};
+_Static_assert(sizeof(struct format_field) == 8, "a field's head is 8 bytes");
+
+/* A piece of the tokenizer; its bytes follow. The section begins with a u32 that counts the pieces. */
+struct format_piece {
+    float score;
+    uint8_t type; /* of SentencePiece's ModelProto: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte */
+    uint8_t reserved;
+    uint16_t n_bytes;
+};
+_Static_assert(sizeof(struct format_piece) == 8, "a piece's head is 8 bytes");
+
+#endif

@@ -1,0 +1,22 @@
+/* An opened model: its description, its tensors bound to typed places, its tokenizer, its kernels. */
+#ifndef SRC_MODEL_H
+#define SRC_MODEL_H
+
+#include "description.h"
+#include "schema.h"
+#include "tokenizer.h"
+#include "weights.h"
+
+struct mvlm_model {
+    struct weights weights;
+    struct description description;
+    struct parameters parameters;
+    struct tokenizer *tokenizer;
+    const struct kernels *kernels;
+    size_t n_fields;
+};
+
+/* The file's largest tensor type: what "auto" key/value caches follow. */
+enum tensor_type model_matrix_type(const struct mvlm_model *model);
+
+#endif

@@ -1,0 +1,251 @@
+#include "schema.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Sizes that shapes are made of. */
+enum size {
+    ONE,
+    NINE,
+    VISION_WIDTH,
+    VISION_FFN,
+    VISION_ROWS,
+    PATCH_VALUES,
+    HIDDEN,
+    FFN,
+    Q_ROWS,
+    KV_ROWS,
+    VOCAB,
+    SQUEEZE,
+    PROJECTOR_IN, /* of the projector's n-th linear layer */
+};
+
+/* When a tensor is there. */
+enum condition { ALWAYS, WITH_CLASS_TOKEN, WITH_PRE_NORM, WITH_PATCH_BIAS, WITH_TIED_HEAD, WITH_OWN_HEAD };
+
+struct row {
+    const char *pattern;
+    enum tensor_kind kind;
+    enum size n_rows, n_cols;
+    enum condition condition;
+    size_t offset;
+};
+
+#define LINEAR(pattern, rows, cols, place)                                                         \
+    {pattern ".weight", TENSOR_MATRIX, rows, cols, ALWAYS, (place) + offsetof(struct linear, weight)}
+#define BIASED(pattern, rows, cols, place)                                                         \
+    LINEAR(pattern, rows, cols, place),                                                            \
+    {pattern ".bias", TENSOR_VECTOR, rows, ONE, ALWAYS, (place) + offsetof(struct linear, bias)}
+#define RMS_NORM(pattern, width, condition, place)                                                 \
+    {pattern ".weight", TENSOR_VECTOR, width, ONE, condition, (place) + offsetof(struct norm, weight)}
+#define LAYER_NORM(pattern, width, condition, place)                                               \
+    RMS_NORM(pattern, width, condition, place),                                                    \
+    {pattern ".bias", TENSOR_VECTOR, width, ONE, condition, (place) + offsetof(struct norm, bias)}
+
+#define P(member) offsetof(struct parameters, member)
+#define V(member) offsetof(struct vision_layer, member)
+#define B(member) offsetof(struct ldp_block, member)
+#define D(member) offsetof(struct decoder_layer, member)
+
+static const struct row vision_rows_before[] = {
+    {"vision.patch.weight", TENSOR_MATRIX, VISION_WIDTH, PATCH_VALUES, ALWAYS, P(vision.patch.weight)},
+    {"vision.patch.bias", TENSOR_VECTOR, VISION_WIDTH, ONE, WITH_PATCH_BIAS, P(vision.patch.bias)},
+    {"vision.class_embedding", TENSOR_VECTOR, VISION_WIDTH, ONE, WITH_CLASS_TOKEN, P(vision.class_embedding)},
+    {"vision.position", TENSOR_VECTOR, VISION_ROWS, VISION_WIDTH, ALWAYS, P(vision.position)},
+    LAYER_NORM("vision.pre_norm", VISION_WIDTH, WITH_PRE_NORM, P(vision.pre_norm)),
+};
+
+static const struct row vision_layer_rows[] = {
+    LAYER_NORM("vision.layers.%d.norm1", VISION_WIDTH, ALWAYS, V(norm1)),
+    BIASED("vision.layers.%d.q", VISION_WIDTH, VISION_WIDTH, V(q)),
+    BIASED("vision.layers.%d.k", VISION_WIDTH, VISION_WIDTH, V(k)),
+    BIASED("vision.layers.%d.v", VISION_WIDTH, VISION_WIDTH, V(v)),
+    BIASED("vision.layers.%d.out", VISION_WIDTH, VISION_WIDTH, V(out)),
+    LAYER_NORM("vision.layers.%d.norm2", VISION_WIDTH, ALWAYS, V(norm2)),
+    BIASED("vision.layers.%d.fc1", VISION_FFN, VISION_WIDTH, V(fc1)),
+    BIASED("vision.layers.%d.fc2", VISION_WIDTH, VISION_FFN, V(fc2)),
+};
+
+static const struct row projector_linear_rows[] = {
+    BIASED("projector.linear.%d", HIDDEN, PROJECTOR_IN, P(projector.linear)),
+};
+
+static const struct row ldp_block_rows[] = {
+    {"projector.block.%d.taps", TENSOR_VECTOR, NINE, HIDDEN, ALWAYS, B(taps)},
+    LAYER_NORM("projector.block.%d.norm1", HIDDEN, ALWAYS, B(norm1)),
+    BIASED("projector.block.%d.squeeze", SQUEEZE, HIDDEN, B(squeeze)),
+    BIASED("projector.block.%d.excite", HIDDEN, SQUEEZE, B(excite)),
+    LINEAR("projector.block.%d.pointwise", HIDDEN, HIDDEN, B(pointwise)),
+    LAYER_NORM("projector.block.%d.norm2", HIDDEN, ALWAYS, B(norm2)),
+};
+
+static const struct row peg_rows[] = {
+    {"projector.peg.taps", TENSOR_VECTOR, NINE, HIDDEN, ALWAYS, P(projector.peg_taps)},
+    {"projector.peg.bias", TENSOR_VECTOR, HIDDEN, ONE, ALWAYS, P(projector.peg_bias)},
+};
+
+static const struct row decoder_rows_before[] = {
+    {"decoder.embedding.weight", TENSOR_TABLE, VOCAB, HIDDEN, WITH_OWN_HEAD, P(decoder.embedding)},
+    /* as the head's matrix it lies in tiles */
+    {"decoder.embedding.weight", TENSOR_MATRIX, VOCAB, HIDDEN, WITH_TIED_HEAD, P(decoder.embedding)},
+};
+
+static const struct row decoder_layer_rows[] = {
+    RMS_NORM("decoder.layers.%d.attention_norm", HIDDEN, ALWAYS, D(attention_norm)),
+    LINEAR("decoder.layers.%d.q", Q_ROWS, HIDDEN, D(q)),
+    LINEAR("decoder.layers.%d.k", KV_ROWS, HIDDEN, D(k)),
+    LINEAR("decoder.layers.%d.v", KV_ROWS, HIDDEN, D(v)),
+    LINEAR("decoder.layers.%d.out", HIDDEN, Q_ROWS, D(out)),
+    RMS_NORM("decoder.layers.%d.ffn_norm", HIDDEN, ALWAYS, D(ffn_norm)),
+    LINEAR("decoder.layers.%d.gate", FFN, HIDDEN, D(gate)),
+    LINEAR("decoder.layers.%d.up", FFN, HIDDEN, D(up)),
+    LINEAR("decoder.layers.%d.down", HIDDEN, FFN, D(down)),
+};
+
+static const struct row decoder_rows_after[] = {
+    RMS_NORM("decoder.norm", HIDDEN, ALWAYS, P(decoder.norm)),
+    {"decoder.head.weight", TENSOR_MATRIX, VOCAB, HIDDEN, WITH_OWN_HEAD, P(decoder.head.weight)},
+};
+
+static bool condition_holds(const struct description *d, enum condition condition)
+{
+    switch (condition) {
+    case ALWAYS:
+        break;
+    case WITH_CLASS_TOKEN:
+        return d->vision.class_token;
+    case WITH_PRE_NORM:
+        return d->vision.pre_norm;
+    case WITH_PATCH_BIAS:
+        return d->vision.patch_bias;
+    case WITH_TIED_HEAD:
+        return d->decoder.tied_head;
+    case WITH_OWN_HEAD:
+        return !d->decoder.tied_head;
+    }
+    return true;
+}
+
+static int64_t size_value(const struct description *d, enum size size, int number)
+{
+    switch (size) {
+    case ONE:
+        break;
+    case NINE:
+        return 9;
+    case VISION_WIDTH:
+        return d->vision.width;
+    case VISION_FFN:
+        return d->vision.ffn;
+    case VISION_ROWS:
+        return (int64_t)vision_rows(d);
+    case PATCH_VALUES:
+        return 3 * d->vision.patch_size * d->vision.patch_size;
+    case HIDDEN:
+        return d->decoder.hidden;
+    case FFN:
+        return d->decoder.ffn;
+    case Q_ROWS:
+        return d->decoder.n_heads * d->decoder.head_dim;
+    case KV_ROWS:
+        return d->decoder.n_kv_heads * d->decoder.head_dim;
+    case VOCAB:
+        return d->decoder.vocab;
+    case SQUEEZE:
+        return d->projector.squeeze;
+    case PROJECTOR_IN:
+        return number == 0 ? d->vision.width : d->decoder.hidden;
+    }
+    return 1;
+}
+
+void schema_name(char *name, size_t capacity, const char *pattern, int number)
+{
+    const char *mark = strstr(pattern, "%d");
+    if (mark)
+        snprintf(name, capacity, "%.*s%d%s", (int)(mark - pattern), pattern, number, mark + 2);
+    else
+        snprintf(name, capacity, "%s", pattern);
+}
+
+/* The list under construction. */
+struct list {
+    const struct description *description;
+    struct tensor_spec *specs; /* NULL: only count */
+    size_t n;
+};
+
+/* Appends rows; `number` stands for %d, and each row's place is moved by `shift` bytes. */
+static void append(struct list *list, enum section section, enum tensor_base base, int number, size_t shift,
+                   const struct row *rows, size_t n_rows)
+{
+    for (size_t i = 0; i < n_rows; i++) {
+        const struct row *row = &rows[i];
+        if (!condition_holds(list->description, row->condition))
+            continue;
+        if (list->specs) {
+            struct tensor_spec *spec = &list->specs[list->n];
+            *spec = (struct tensor_spec){.pattern = row->pattern, .number = number, .kind = row->kind};
+            schema_name(spec->name, sizeof spec->name, row->pattern, number);
+            spec->section = section;
+            spec->n_rows = size_value(list->description, row->n_rows, number);
+            spec->n_cols = size_value(list->description, row->n_cols, number);
+            spec->base = base;
+            spec->offset = row->offset + shift;
+        }
+        list->n++;
+    }
+}
+
+#define APPEND(section, base, number, shift, rows)                                                 \
+    append(list, section, base, number, shift, rows, sizeof(rows) / sizeof *(rows))
+
+static void append_vision(struct list *list)
+{
+    APPEND(SECTION_VISION, BASE_PARAMETERS, -1, 0, vision_rows_before);
+    for (int layer = 0; layer < list->description->vision.n_layers; layer++)
+        APPEND(SECTION_VISION, BASE_VISION_LAYER, layer, 0, vision_layer_rows);
+}
+
+static void append_projector(struct list *list)
+{
+    for (int i = 0; i < list->description->projector.n_linear; i++)
+        APPEND(SECTION_PROJECTOR, BASE_PARAMETERS, i, (size_t)i * sizeof(struct linear), projector_linear_rows);
+    if (list->description->projector.kind == PROJECTOR_LDP)
+        for (int i = 0; i < 2; i++)
+            APPEND(SECTION_PROJECTOR, BASE_PARAMETERS, i,
+                   offsetof(struct parameters, projector.block) + (size_t)i * sizeof(struct ldp_block), ldp_block_rows);
+    if (list->description->projector.kind == PROJECTOR_LDPV2)
+        APPEND(SECTION_PROJECTOR, BASE_PARAMETERS, -1, 0, peg_rows);
+}
+
+static void append_decoder(struct list *list)
+{
+    APPEND(SECTION_DECODER, BASE_PARAMETERS, -1, 0, decoder_rows_before);
+    for (int layer = 0; layer < list->description->decoder.n_layers; layer++)
+        APPEND(SECTION_DECODER, BASE_DECODER_LAYER, layer, 0, decoder_layer_rows);
+    APPEND(SECTION_DECODER, BASE_PARAMETERS, -1, 0, decoder_rows_after);
+}
+
+size_t schema_list(const struct description *description, struct tensor_spec *specs)
+{
+    struct list list = {.description = description, .specs = specs};
+    if (takes_pictures(description)) {
+        append_vision(&list);
+        append_projector(&list);
+    }
+    append_decoder(&list);
+    return list.n;
+}
+
+uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t n_rows, uint64_t n_cols)
+{
+    const uint64_t rows = layout == LAYOUT_TILES ? (n_rows + FORMAT_TILE - 1) / FORMAT_TILE * FORMAT_TILE : n_rows;
+    return rows * n_cols * (type == TENSOR_F16 ? 2 : 4);
+}
+
+const char *tensor_type_name(enum tensor_type type)
+{
+    static const char *const names[] = {"f32", "f16", "q8", "q4"};
+    return names[type];
+}

@@ -1,0 +1,104 @@
+/* mobilevlm verify: every byte of model.bin against its digests, its padding and its bounds. */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "schema.h"
+#include "status.h"
+#include "weights.h"
+
+struct report {
+    const struct weights *weights;
+    mvlm_problem_fn problem;
+    void *user;
+    mvlm_error *error;
+    mvlm_status status;
+};
+
+/* One problem; the first fatal one becomes the call's error. */
+__attribute__((format(printf, 3, 4))) static void tell(struct report *report, bool fatal, const char *format, ...)
+{
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    if (report->problem)
+        report->problem(report->user, line, fatal);
+    if (fatal && report->status == MVLM_OK)
+        report->status = fail(report->error, MVLM_BAD_MODEL, "%s: %s", report->weights->path, line);
+}
+
+static bool all_zero(const uint8_t *bytes, uint64_t n)
+{
+    return n == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, (size_t)n - 1) == 0);
+}
+
+/* NaN or infinity among the values; odd, but a value like another to the format. */
+static bool all_finite(const uint8_t *bytes, const struct format_tensor *t)
+{
+    const uint64_t n = t->range.n_bytes / (t->type == TENSOR_F16 ? 2 : 4);
+    uint32_t worst = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        uint32_t exponent;
+        if (t->type == TENSOR_F16)
+            exponent = (((const uint16_t *)(const void *)bytes)[i] & 0x7c00u) == 0x7c00u;
+        else
+            exponent = (((const uint32_t *)(const void *)bytes)[i] & 0x7f800000u) == 0x7f800000u;
+        worst |= exponent;
+    }
+    return !worst;
+}
+
+/* Zeros in the columns of the last tile that stand for no row. */
+static bool tile_padding_zero(const uint8_t *bytes, const struct format_tensor *t)
+{
+    const size_t used = t->n_rows % FORMAT_TILE, size = t->type == TENSOR_F16 ? 2 : 4;
+    if (t->layout != LAYOUT_TILES || used == 0)
+        return true;
+    const uint8_t *tile = bytes + t->n_rows / FORMAT_TILE * FORMAT_TILE * t->n_cols * size;
+    for (uint64_t k = 0; k < t->n_cols; k++)
+        if (!all_zero(tile + (k * FORMAT_TILE + used) * size, (FORMAT_TILE - used) * size))
+            return false;
+    return true;
+}
+
+static void verify_tensor(struct report *report, const struct format_tensor *t)
+{
+    const uint8_t *bytes = report->weights->bytes + t->range.offset;
+    uint8_t digest[16];
+    digest_of(bytes, (size_t)t->range.n_bytes, digest);
+    if (memcmp(digest, t->digest, sizeof digest) != 0)
+        tell(report, true, "tensor %s: digest does not match: the file is damaged between bytes %llu and %llu", t->name,
+             (unsigned long long)t->range.offset, (unsigned long long)(t->range.offset + t->range.n_bytes));
+    if (!tile_padding_zero(bytes, t))
+        tell(report, true, "tensor %s: padding of its last tile is not zero", t->name);
+    if (!all_finite(bytes, t))
+        tell(report, false, "tensor %s: holds NaN or infinity", t->name);
+}
+
+static void verify_gap(struct report *report, uint64_t from, uint64_t to, const char *before)
+{
+    if (!all_zero(report->weights->bytes + from, to - from))
+        tell(report, true, "padding before %s is not zero, between bytes %llu and %llu", before,
+             (unsigned long long)from, (unsigned long long)to);
+}
+
+mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn problem, void *user, mvlm_error *error)
+{
+    struct report report = {weights, problem, user, error, MVLM_OK};
+    const struct format_header *h = weights->header;
+    verify_gap(&report, h->header_bytes, h->description.offset, "the description");
+    verify_gap(&report, h->description.offset + h->description.n_bytes, h->tokenizer.offset, "the tokenizer");
+    verify_gap(&report, h->tokenizer.offset + h->tokenizer.n_bytes, h->directory.offset, "the directory");
+    verify_gap(&report, h->directory.offset + h->directory.n_bytes, h->data.offset, "the data");
+    uint64_t end = h->data.offset;
+    for (uint32_t i = 0; i < h->n_tensors; i++) {
+        const struct format_tensor *t = &weights->tensors[i];
+        verify_gap(&report, end, t->range.offset, t->name);
+        verify_tensor(&report, t);
+        end = t->range.offset + t->range.n_bytes;
+    }
+    return report.status;
+}

@@ -1,0 +1,41 @@
+/* A checkpoint folder -> model.bin. */
+#ifndef CONVERT_CONVERT_H
+#define CONVERT_CONVERT_H
+
+#include <signal.h>
+
+#include "format.h"
+#include "mobilevlm.h"
+#include "pack.h"
+
+/* What a type costs one kind of tensor (all layers' gate, say): relative root mean square differences. */
+struct convert_loss {
+    const char *pattern;
+    enum tensor_type type;
+    size_t n_tensors;
+    double worst, sum; /* of a tensor; sum over tensors, for the mean */
+};
+
+enum { MAX_LOSSES = 64 };
+
+struct convert_report {
+    struct convert_loss losses[MAX_LOSSES];
+    size_t n_losses, n_tensors;
+    uint64_t n_bytes; /* of the file */
+    char digest[33];
+};
+
+struct convert_options {
+    enum tensor_type type; /* of matrices: TENSOR_F32 or TENSOR_F16 */
+    bool force;
+    int n_threads; /* 0: one a core */
+    const volatile sig_atomic_t *stop;
+    void (*progress)(void *user, uint64_t done, uint64_t total); /* bytes written; NULL: nobody asks */
+    void *progress_user;
+};
+
+/* On any error nothing is left behind. `report` may be NULL. */
+mvlm_status convert(const char *folder, const char *path, const struct convert_options *options,
+                    struct convert_report *report, mvlm_error *error);
+
+#endif

@@ -1,0 +1,68 @@
+#include "pack.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { TILE = FORMAT_TILE, BLOCK = 256 };
+
+void pack_error_add(struct pack_error *sum, const struct pack_error *part)
+{
+    sum->squares += part->squares;
+    sum->differences += part->differences;
+    sum->largest = part->largest > sum->largest ? part->largest : sum->largest;
+}
+
+/* A block of halves against what they came from; sums of a block in single precision, of blocks in double. */
+static void compare(const struct kernels *kernels, const float *exact, const uint16_t *halves, size_t n,
+                    struct pack_error *error)
+{
+    float rounded[BLOCK];
+    kernels->f16_to_f32(rounded, halves, n);
+    float squares = 0, differences = 0, largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float difference = exact[i] - rounded[i], magnitude = fabsf(exact[i]);
+        squares += exact[i] * exact[i];
+        differences += difference * difference;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    error->squares += (double)squares;
+    error->differences += (double)differences;
+    error->largest = largest > error->largest ? largest : error->largest;
+}
+
+void pack_row(const struct kernels *kernels, enum tensor_type type, const float *row, size_t n, void *out,
+              struct pack_error *error)
+{
+    if (type == TENSOR_F32) {
+        memcpy(out, row, n * sizeof *row);
+        return;
+    }
+    for (size_t i = 0; i < n; i += BLOCK) {
+        const size_t length = n - i < BLOCK ? n - i : BLOCK;
+        kernels->f32_to_f16((uint16_t *)out + i, row + i, length);
+        compare(kernels, row + i, (uint16_t *)out + i, length, error);
+    }
+}
+
+/* rows[n_rows][n_cols] -> columns[n_cols][TILE], a few columns at a time so that both stay in cache. */
+static void transpose(const float *rows, size_t n_rows, size_t n_cols, float *columns)
+{
+    enum { STRIP = 16 };
+    for (size_t k = 0; k < n_cols; k += STRIP) {
+        const size_t end = n_cols - k < STRIP ? n_cols : k + STRIP;
+        for (size_t r = 0; r < TILE; r++)
+            for (size_t i = k; i < end; i++)
+                columns[i * TILE + r] = r < n_rows ? rows[r * n_cols + i] : 0.0f;
+    }
+}
+
+void pack_tile(const struct kernels *kernels, enum tensor_type type, const float *rows, size_t n_rows, size_t n_cols,
+               float *scratch, void *out, struct pack_error *error)
+{
+    if (type == TENSOR_F32) {
+        transpose(rows, n_rows, n_cols, out);
+        return;
+    }
+    transpose(rows, n_rows, n_cols, scratch);
+    pack_row(kernels, type, scratch, n_cols * TILE, out, error);
+}
