@@ -1,0 +1,166 @@
+#include "tiny.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "golden.h"
+#include "schema.h"
+#include "weights.h"
+
+enum { N_PIECES = 262 };
+
+void tiny_describe(struct description *d)
+{
+    *d = (struct description){.name = "tiny"};
+    d->image.size = 28;
+    d->image.fit = IMAGE_PAD;
+    d->image.pad_colour = (struct number_list){3, {122, 116, 104}};
+    d->image.mean = (struct number_list){3, {0.5, 0.5, 0.5}};
+    d->image.std = (struct number_list){3, {0.25, 0.25, 0.25}};
+    d->vision.patch_size = 14;
+    d->vision.width = 16;
+    d->vision.ffn = 24;
+    d->vision.n_layers = 1;
+    d->vision.n_heads = 2;
+    d->vision.norm_eps = 1e-5;
+    d->vision.activation = ACTIVATION_QUICK_GELU;
+    d->vision.class_token = d->vision.pre_norm = 1;
+    d->projector.kind = PROJECTOR_LDPV2;
+    d->projector.n_linear = 2;
+    d->projector.grid = 2;
+    d->decoder.hidden = 24;
+    d->decoder.ffn = 40;
+    d->decoder.n_layers = 2;
+    d->decoder.n_heads = 4;
+    d->decoder.n_kv_heads = 2;
+    d->decoder.head_dim = d->decoder.rope_dims = 6;
+    d->decoder.vocab = N_PIECES;
+    d->decoder.norm_eps = 1e-6;
+    d->decoder.activation = ACTIVATION_SILU;
+    d->decoder.rope_theta = 1e4;
+    d->decoder.rope_scale = 1;
+    d->decoder.context = 256;
+    d->tokenizer.eos_id = 2;
+    d->tokenizer.bos_id = 1;
+    d->tokenizer.pad_id = -1;
+    d->tokenizer.add_bos = d->tokenizer.add_dummy_prefix = d->tokenizer.escape_whitespaces = 1;
+    d->tokenizer.byte_fallback = 1;
+    d->tokenizer.stop_ids = (struct number_list){1, {2}};
+    d->prompt.present = 1;
+    d->prompt.system_prefix = d->prompt.system = d->prompt.system_suffix = "";
+    d->prompt.user_prefix = "U:";
+    d->prompt.user_suffix = "A:";
+    d->prompt.answer_prefix = " ";
+    d->prompt.answer_suffix = "</s>";
+}
+
+/* <unk>, <s>, </s>, the 256 bytes, and three pieces with letters. */
+static size_t put_pieces(uint8_t *out)
+{
+    static const char *const texts[] = {"<unk>", "<s>", "</s>", "\xe2\x96\x81", "a", "\xe2\x96\x81" "a"};
+    static const uint8_t types[] = {2, 3, 3, 1, 1, 1};
+    const uint32_t n_pieces = N_PIECES;
+    size_t n = sizeof n_pieces;
+    memcpy(out, &n_pieces, sizeof n_pieces);
+    for (unsigned id = 0; id < N_PIECES; id++) {
+        char byte[8];
+        snprintf(byte, sizeof byte, "<0x%02X>", (id - 3) & 255);
+        const bool is_byte = id >= 3 && id < 259;
+        const char *text = is_byte ? byte : texts[id < 3 ? id : id - 256];
+        const uint8_t type = is_byte ? 6 : types[id < 3 ? id : id - 256];
+        const struct format_piece head = {-(float)id, type, 0, (uint16_t)strlen(text)};
+        memcpy(out + n, &head, sizeof head);
+        memcpy(out + n + sizeof head, text, head.n_bytes);
+        n += sizeof head + head.n_bytes;
+    }
+    return n;
+}
+
+static uint64_t aligned(uint64_t position, uint64_t align)
+{
+    return (position + align - 1) / align * align;
+}
+
+/* Norm weights near 1, everything else small; zeros where a tile has no row. */
+static void fill(uint8_t *bytes, const struct format_tensor *t, const struct tensor_spec *spec, unsigned *random)
+{
+    const bool norm = strstr(spec->name, "norm") && strstr(spec->name, ".weight");
+    const size_t n = (size_t)(t->range.n_bytes / (t->type == TENSOR_F16 ? 2 : 4));
+    bool known;
+    for (size_t i = 0; i < n; i++) {
+        *random = *random * 1664525u + 1013904223u;
+        float value = ((float)(*random >> 8) / 16777216.0f - 0.5f) * 0.6f + (norm ? 1.0f : 0.0f);
+        const size_t row = i / ((size_t)t->n_cols * FORMAT_TILE) * FORMAT_TILE + i % FORMAT_TILE;
+        if (t->layout == LAYOUT_TILES && row >= t->n_rows)
+            value = 0;
+        if (t->type == TENSOR_F16)
+            kernels_choose(NULL, &known)->f32_to_f16((uint16_t *)(void *)bytes + i, &value, 1);
+        else
+            memcpy(bytes + 4 * i, &value, 4);
+    }
+}
+
+static void fill_directory(struct format_header *h, struct format_tensor *directory, const struct tensor_spec *specs,
+                           size_t n, enum tensor_type type)
+{
+    uint64_t position = h->data.offset;
+    for (size_t i = 0; i < n; i++) {
+        struct format_tensor *t = &directory[i];
+        strcpy(t->name, specs[i].name);
+        t->type = specs[i].kind == TENSOR_VECTOR ? TENSOR_F32 : (uint8_t)type;
+        t->layout = specs[i].kind == TENSOR_MATRIX ? LAYOUT_TILES : LAYOUT_ROWS;
+        t->section = (uint8_t)specs[i].section;
+        t->n_rows = (uint64_t)specs[i].n_rows;
+        t->n_cols = (uint64_t)specs[i].n_cols;
+        const bool begins = i > 0 && t->section != directory[i - 1].section;
+        t->range.offset = aligned(position, begins ? FORMAT_SECTION_ALIGN : FORMAT_ALIGN);
+        t->range.n_bytes = tensor_bytes(t->type, t->layout, t->n_rows, t->n_cols);
+        position = t->range.offset + t->range.n_bytes;
+    }
+    h->data.n_bytes = position - h->data.offset;
+    h->file_bytes = position;
+}
+
+void tiny_write(const char *path, const struct description *description, enum tensor_type type, unsigned seed)
+{
+    static uint8_t pieces[N_PIECES * 32];
+    const size_t n = schema_list(description, NULL);
+    struct tensor_spec *specs = calloc(n, sizeof *specs);
+    struct format_tensor *directory = calloc(n, sizeof *directory);
+    assert_true(specs && directory);
+    schema_list(description, specs);
+    struct format_header h = {.version = FORMAT_VERSION, .header_bytes = FORMAT_HEADER_BYTES, .n_tensors = (uint32_t)n};
+    memcpy(h.magic, FORMAT_MAGIC, 8);
+    h.description = (struct format_range){192, description_encode(description, NULL)};
+    h.tokenizer = (struct format_range){aligned(192 + h.description.n_bytes, 64), put_pieces(pieces)};
+    h.directory = (struct format_range){aligned(h.tokenizer.offset + h.tokenizer.n_bytes, 64), n * sizeof *directory};
+    h.data.offset = aligned(h.directory.offset + h.directory.n_bytes, FORMAT_SECTION_ALIGN);
+    fill_directory(&h, directory, specs, n, type);
+    uint8_t *bytes = calloc(1, (size_t)h.file_bytes);
+    assert_non_null(bytes);
+    for (size_t i = 0; i < n; i++) {
+        fill(bytes + directory[i].range.offset, &directory[i], &specs[i], &seed);
+        digest_of(bytes + directory[i].range.offset, (size_t)directory[i].range.n_bytes, directory[i].digest);
+    }
+    memcpy(bytes, &h, sizeof h);
+    description_encode(description, bytes + h.description.offset);
+    memcpy(bytes + h.tokenizer.offset, pieces, (size_t)h.tokenizer.n_bytes);
+    memcpy(bytes + h.directory.offset, directory, n * sizeof *directory);
+    tiny_reseal(bytes);
+    file_save(path, bytes, (size_t)h.file_bytes);
+    free(bytes);
+    free(specs);
+    free(directory);
+}
+
+void tiny_reseal(uint8_t *bytes)
+{
+    struct format_header h;
+    memcpy(&h, bytes, sizeof h);
+    digest_of_front(bytes, (size_t)h.data.offset, h.digest);
+    memcpy(bytes, &h, sizeof h);
+}

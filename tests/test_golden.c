@@ -1,0 +1,280 @@
+/* Every golden case, stage by stage: those of the project, and those of ../shared when that folder is there. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "golden.h"
+#include "program.h"
+
+/* One case: model, question, and what the engine's trace gave. */
+struct run {
+    const char *folder, *name, *images;
+    json_t *expected; /* case.json */
+    mvlm_model *model;
+    mvlm_picture *pictures;
+    mvlm_turn *turns;
+    mvlm_question question;
+    struct traced {
+        char name[64];
+        float *values;
+        size_t n;
+    } traced[32];
+    size_t n_traced;
+    char text[4096];
+    size_t n_text;
+    int32_t ids[1024];
+    size_t n_ids;
+};
+
+static int keep(void *user, const char *stage, size_t picture, const float *values, const size_t *shape, int n_dims)
+{
+    struct run *run = user;
+    char name[64];
+    size_t n = 1, i = 0;
+    snprintf(name, sizeof name, picture ? "%s.%zu" : "%s", stage, picture);
+    for (int d = 0; d < n_dims; d++)
+        n *= shape[d];
+    while (i < run->n_traced && strcmp(run->traced[i].name, name) != 0)
+        i++;
+    struct traced *t = &run->traced[i];
+    if (i == run->n_traced) {
+        assert_true(run->n_traced++ < 32);
+        strcpy(t->name, name);
+    }
+    t->values = realloc(t->values, (t->n + n) * sizeof *values);
+    assert_non_null(t->values);
+    memcpy(t->values + t->n, values, n * sizeof *values);
+    t->n += n;
+    return 0;
+}
+
+static const char *text_of(const json_t *json, const char *key)
+{
+    const json_t *value = json_object_get(json, key);
+    assert_true(json_is_string(value));
+    return json_string_value(value);
+}
+
+static void load_pictures(struct run *run)
+{
+    const json_t *names = json_object_get(run->expected, "images");
+    run->question.n_pictures = json_array_size(names);
+    run->pictures = calloc(run->question.n_pictures + 1, sizeof *run->pictures);
+    for (size_t i = 0; i < run->question.n_pictures; i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        char *path = path_of(run->images, name, NULL);
+        run->pictures[i].name = name;
+        run->pictures[i].bytes = file_load(path, &run->pictures[i].n_bytes);
+        free(path);
+    }
+    run->question.pictures = run->pictures;
+}
+
+/* The turns of case.json, or its prompt where there are none. */
+static void load_turns(struct run *run)
+{
+    const json_t *turns = json_object_get(run->expected, "turns");
+    const size_t n = json_is_array(turns) ? json_array_size(turns) : 1;
+    run->turns = calloc(n, sizeof *run->turns);
+    if (!json_is_array(turns))
+        run->turns[0].question = text_of(run->expected, "prompt");
+    for (size_t i = 0; json_is_array(turns) && i < n; i++) {
+        run->turns[i].question = json_string_value(json_array_get(json_array_get(turns, i), 0));
+        run->turns[i].answer = json_string_value(json_array_get(json_array_get(turns, i), 1));
+    }
+    run->question.turns = run->turns;
+    run->question.n_turns = n;
+}
+
+static void answer(struct run *run, int n_threads)
+{
+    const mvlm_session_options options = {.n_threads = n_threads};
+    mvlm_session *session;
+    mvlm_error error = {0};
+    mvlm_piece piece = {.finish = MVLM_UNFINISHED};
+    run->question.trace = keep;
+    run->question.trace_user = run;
+    run->question.max_tokens = (size_t)json_integer_value(json_object_get(run->expected, "count"));
+    run->n_traced = run->n_text = run->n_ids = 0;
+    memset(run->traced, 0, sizeof run->traced);
+    if (mvlm_session_open(run->model, &options, &session, &error) != MVLM_OK ||
+        mvlm_begin(session, &run->question, &error) != MVLM_OK)
+        fail_msg("%s: %s", run->name, error.message);
+    while (piece.finish == MVLM_UNFINISHED) {
+        if (mvlm_next(session, &piece, &error) != MVLM_OK)
+            fail_msg("%s: %s", run->name, error.message);
+        if (piece.finish != MVLM_STOP)
+            run->ids[run->n_ids++] = piece.id;
+        memcpy(run->text + run->n_text, piece.text, piece.n_bytes);
+        run->n_text += piece.n_bytes;
+    }
+    run->text[run->n_text] = 0;
+    size_t n_ids;
+    const int32_t *ids = mvlm_session_prompt_ids(session, &n_ids);
+    const json_t *expected = json_object_get(run->expected, "input_ids");
+    assert_int_equal(n_ids, json_array_size(expected));
+    for (size_t i = 0; i < n_ids; i++)
+        assert_int_equal(ids[i], json_integer_value(json_array_get(expected, i)));
+    mvlm_session_close(session);
+}
+
+static void forget_trace(struct run *run)
+{
+    for (size_t i = 0; i < run->n_traced; i++)
+        free(run->traced[i].values);
+    run->n_traced = 0;
+}
+
+/* Largest magnitude of a difference of pixels: none for exact pictures, the README's bound for JPEG. */
+static void check_pixels(const struct run *run, const struct traced *t, const struct array *expected, size_t picture)
+{
+    const char *name = run->pictures[picture].name;
+    const bool jpeg = strstr(name, ".jpg") || strstr(name, "jpeg");
+    double sum = 0, most = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        const double difference = fabs((double)t->values[i] - (double)expected->floats[i]) * 255 * 0.27;
+        sum += difference;
+        most = difference > most ? difference : most;
+    }
+    if (!jpeg && most > 0)
+        fail_msg("%s: %s: pixels differ by up to %g levels", run->name, t->name, most);
+    assert_true(sum / (double)t->n <= 0.25 && most <= 8.5);
+}
+
+static void check_stage(const struct run *run, const struct traced *t)
+{
+    char file[80], what[128];
+    struct array expected;
+    snprintf(file, sizeof file, "%s.npy", t->name);
+    snprintf(what, sizeof what, "%s: %s", run->name, t->name);
+    char *path = path_of(run->folder, "expected", file);
+    array_load(&expected, path);
+    assert_true(expected.n <= t->n); /* only the last rows are kept of large vocabularies */
+    if (strncmp(t->name, "pixels", 6) == 0)
+        check_pixels(run, t, &expected, t->name[6] == '.' ? (size_t)atoi(t->name + 7) : 0);
+    else
+        assert_close(what, t->values + (t->n - expected.n), expected.floats, expected.n);
+    array_free(&expected);
+    free(path);
+}
+
+static void check_answer(const struct run *run)
+{
+    const json_t *ids = json_object_get(run->expected, "generated_ids");
+    assert_int_equal(run->n_ids, json_array_size(ids));
+    for (size_t i = 0; i < run->n_ids; i++)
+        assert_int_equal(run->ids[i], json_integer_value(json_array_get(ids, i)));
+    assert_string_equal(run->text, text_of(run->expected, "text"));
+}
+
+static void check_perplexity(const struct run *run)
+{
+    const json_t *expected = json_object_get(run->expected, "perplexity");
+    const size_t window = (size_t)json_integer_value(json_object_get(expected, "window"));
+    const size_t windows = (size_t)json_integer_value(json_object_get(expected, "windows"));
+    char *path = path_of(SOURCE_DIR "/tests/golden", text_of(expected, "text"), NULL);
+    if (!path_exists(path)) {
+        free(path);
+        path = path_of(SHARED_DIR "/weights", text_of(expected, "text"), NULL);
+    }
+    size_t n_bytes, n_ids;
+    mvlm_error error = {0};
+    char *text = file_load(path, &n_bytes);
+    assert_int_equal(mvlm_tokenize(run->model, text, n_bytes, 0, NULL, 0, &n_ids, &error), MVLM_OK);
+    int32_t *ids = malloc(n_ids * sizeof *ids);
+    assert_int_equal(mvlm_tokenize(run->model, text, n_bytes, 0, ids, n_ids, &n_ids, &error), MVLM_OK);
+    mvlm_session *session;
+    assert_int_equal(mvlm_session_open(run->model, NULL, &session, &error), MVLM_OK);
+    int32_t *piece = malloc(window * sizeof *piece);
+    float *losses = malloc(window * sizeof *losses);
+    double sum = 0;
+    for (size_t w = 0; w < windows; w++) {
+        piece[0] = 1;
+        memcpy(piece + 1, ids + w * (window - 1), (window - 1) * sizeof *ids);
+        assert_int_equal(mvlm_score(session, piece, window, losses, &error), MVLM_OK);
+        for (size_t i = 0; i + 1 < window; i++)
+            sum += (double)losses[i];
+    }
+    const double loss = sum / (double)(windows * (window - 1));
+    const double reference = json_number_value(json_object_get(expected, "nll"));
+    if (!(fabs(loss - reference) <= 1e-4))
+        fail_msg("%s: nll %.6f, expected %.6f", run->name, loss, reference);
+    mvlm_session_close(session);
+    free(piece);
+    free(losses);
+    free(ids);
+    free(text);
+    free(path);
+}
+
+/* One and three threads give the same bytes at every stage. */
+static void check_threads(struct run *run)
+{
+    struct run other = *run;
+    answer(&other, 3);
+    assert_int_equal(other.n_traced, run->n_traced);
+    for (size_t i = 0; i < run->n_traced; i++) {
+        assert_int_equal(run->traced[i].n, other.traced[i].n);
+        if (memcmp(run->traced[i].values, other.traced[i].values, run->traced[i].n * sizeof(float)) != 0)
+            fail_msg("%s: %s differs between 1 and 3 threads", run->name, run->traced[i].name);
+    }
+    forget_trace(&other);
+}
+
+static void check_case(const char *folder, const char *name, void *user)
+{
+    char *record = path_of(folder, "expected", "case.json"), *checkpoint = path_of(folder, "checkpoint", NULL);
+    char *temporary = temporary_folder(), *path = path_of(temporary, "model.bin", NULL);
+    struct run run = {.folder = folder, .name = name, .images = user, .expected = json_load_test(record)};
+    mvlm_error error = {0};
+    print_message("  %s\n", name);
+    convert_test(checkpoint, path, "f32");
+    if (mvlm_model_open(path, NULL, &run.model, &error) != MVLM_OK ||
+        mvlm_model_verify(run.model, NULL, NULL, &error) != MVLM_OK)
+        fail_msg("%s: %s", name, error.message);
+    load_pictures(&run);
+    load_turns(&run);
+    answer(&run, 1);
+    for (size_t i = 0; i < run.n_traced; i++)
+        check_stage(&run, &run.traced[i]);
+    check_answer(&run);
+    check_threads(&run);
+    if (json_object_get(run.expected, "perplexity"))
+        check_perplexity(&run);
+    forget_trace(&run);
+    for (size_t i = 0; i < run.question.n_pictures; i++)
+        free((void *)(uintptr_t)run.pictures[i].bytes);
+    free(run.pictures);
+    free(run.turns);
+    mvlm_model_close(run.model);
+    json_decref(run.expected);
+    remove_folder(temporary);
+    free(temporary);
+    free(path);
+    free(record);
+    free(checkpoint);
+}
+
+static void own_cases(void **state)
+{
+    (void)state;
+    assert_true(for_each_case(SOURCE_DIR "/tests/golden/cases", check_case, SOURCE_DIR "/tests/golden/images") >= 5);
+}
+
+static void shared_cases(void **state)
+{
+    (void)state;
+    if (!path_exists(SHARED_DIR "/reference/cases"))
+        skip();
+    assert_true(for_each_case(SHARED_DIR "/reference/cases", check_case, SHARED_DIR "/reference/images") > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(own_cases), cmocka_unit_test(shared_cases)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
