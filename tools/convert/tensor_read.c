@@ -144,10 +144,10 @@ static mvlm_status read_part(const struct reader *reader, uint64_t offset, const
     }
     struct axis half[MAX_DIMS];
     memcpy(half, axes, (size_t)n * sizeof *axes);
-    int longest = 0;
-    while (half[longest].count == 1)
-        longest++;
-    struct axis *const axis = &half[longest];
+    int largest = 0;
+    while (half[largest].count == 1)
+        largest++;
+    struct axis *const axis = &half[largest];
     const int64_t count = axis->count, middle = count / 2;
     axis->count = middle;
     TRY(read_part(reader, offset, half, n, out));

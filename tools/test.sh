@@ -1,0 +1,30 @@
+#!/bin/sh
+# The second command: installs what is missing, builds, and passes all tests: the release build, then the same under
+# AddressSanitizer and UndefinedBehaviorSanitizer, then, where clang is installed, built by clang without warnings.
+set -eu
+cd "$(dirname "$0")/.."
+sh tools/setup.sh tests
+
+# build FOLDER OPTIONS...: warnings are errors
+build() {
+    folder=$1
+    shift
+    cmake -S . -B "$folder" -DMOBILEVLM_TESTS=ON -DMOBILEVLM_WERROR=ON "$@" >/dev/null
+    cmake --build "$folder" -j "$(nproc)" | grep -vE '^\[ *[0-9]+%\] (Building|Linking|Built)' || true
+}
+
+echo "== release"
+build build -DCMAKE_BUILD_TYPE=Release
+ctest --test-dir build --output-on-failure -j "$(nproc)"
+
+echo "== AddressSanitizer and UndefinedBehaviorSanitizer"
+build build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DMOBILEVLM_SANITIZE=address,undefined
+ctest --test-dir build-asan --output-on-failure -j "$(nproc)"
+
+if command -v clang >/dev/null && echo '#include <omp.h>' | clang -fopenmp -x c -fsyntax-only - 2>/dev/null; then
+    echo "== clang"
+    build build-clang -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=clang
+    ctest --test-dir build-clang --output-on-failure -j "$(nproc)"
+else
+    echo "== clang with OpenMP is not installed: its build is left out"
+fi
