@@ -59,11 +59,13 @@ static void cut_at_stop(struct answer *answer, size_t old)
 
 bool answer_push(struct answer *answer, const char *bytes, size_t n_bytes)
 {
-    const size_t old = answer->n;
-    for (size_t i = 0; i < n_bytes; i++)
+    /* byte by byte, so that the stop text that is complete first wins, wherever tokens end */
+    for (size_t i = 0; i < n_bytes && !answer->ended; i++) {
+        const size_t old = answer->n;
         answer->n += utf8_push(&answer->utf8, (unsigned char)bytes[i], answer->text + answer->n);
-    skip_leading_space(answer);
-    cut_at_stop(answer, old);
+        skip_leading_space(answer);
+        cut_at_stop(answer, old);
+    }
     return answer->ended;
 }
 

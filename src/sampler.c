@@ -1,5 +1,6 @@
 #include "sampler.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -145,8 +146,12 @@ static int32_t draw(struct sampler *s, const struct kernels *kernels)
     for (size_t i = 0; i < s->n_ids; i++)
         s->candidates[i].id = (int32_t)i;
     const size_t n = drop_unlikely(s, truncate(s, kernels));
-    weigh(s, kernels, n, 1.0f / s->options.temperature);
-    double left = uniform(&s->random);
+    /* held below infinity: times a difference of 0 that would be NaN */
+    weigh(s, kernels, n, fminf(1.0f / s->options.temperature, FLT_MAX));
+    double sum = 0; /* 1 but for roundings, which would all fall to the last candidate */
+    for (size_t i = 0; i < n; i++)
+        sum += (double)s->weights[i];
+    double left = uniform(&s->random) * sum;
     for (size_t i = 0; i + 1 < n; i++)
         if ((left -= (double)s->weights[i]) < 0)
             return s->candidates[i].id;

@@ -54,9 +54,11 @@ static inline uint16_t half_of_single(float value)
     const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
     /* adding 0.5 aligns a subnormal half's last bit with a single's and rounds */
     const uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000u;
-    const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
-    uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
-    half = magnitude >= 0x47800000u ? special : half;
+    const uint32_t special = 0x7c00u | (0x0200u & -(uint32_t)(magnitude > 0x7f800000u));
+    /* masks, not branches: with those gcc 12 does not vectorise the loop */
+    const uint32_t is_subnormal = -(uint32_t)(magnitude < 0x38800000u);
+    const uint32_t is_special = -(uint32_t)(magnitude >= 0x47800000u);
+    const uint32_t half = (subnormal & is_subnormal) | (normal & ~(is_subnormal | is_special)) | (special & is_special);
     return (uint16_t)(half | sign);
 }
 

@@ -205,7 +205,7 @@ static int finish(mvlm_status status, mvlm_error *error)
     if (status == MVLM_CANCELLED && stopped_by)
         return 128 + stopped_by;
     if (status != MVLM_OK)
-        fprintf(stderr, "mobilevlm: %s\n", error->message);
+        print_error(&program, error);
     return (int)status;
 }
 
@@ -216,6 +216,7 @@ int main(int argc, char **argv)
     struct text_list words = {0};
     mvlm_error error = {0};
     int first;
+    hold_standard_files();
     const struct command *command = find_command(&program, argc, argv, &first, &error);
     mvlm_status status = MVLM_USAGE;
     if (argc < 2)

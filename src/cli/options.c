@@ -16,6 +16,14 @@ mvlm_status cli_fail(mvlm_error *error, mvlm_status status, const char *format, 
     return error->status = status;
 }
 
+void print_error(const struct program *program, const mvlm_error *error)
+{
+    fprintf(stderr, "%s: ", program->name);
+    for (const char *at = error->message; *at; at++)
+        fputc(iscntrl((unsigned char)*at) ? '?' : *at, stderr);
+    fputc('\n', stderr);
+}
+
 bool text_list_add(struct text_list *list, const char *text)
 {
     const char **items = realloc(list->items, (list->n + 1) * sizeof *items);

@@ -73,6 +73,10 @@ void print_command_help(const struct program *program, const struct command *com
 /* Appends to the list; false when there is no memory. */
 bool text_list_add(struct text_list *list, const char *text);
 
+/* The message as one line on standard error, behind the program's name: what a path or an argument holds that would
+ * break the line, or drive the terminal, becomes '?'. */
+void print_error(const struct program *program, const mvlm_error *error);
+
 /* Writes a message into `error` and returns `status`. */
 __attribute__((format(printf, 3, 4))) mvlm_status cli_fail(mvlm_error *error, mvlm_status status, const char *format,
                                                            ...);

@@ -1,6 +1,7 @@
 #include "terminal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -31,6 +32,13 @@ void progress_clear(struct progress_bar *bar)
         fprintf(stderr, "\r\033[K");
     bar->drawn = false;
     bar->percent = -1;
+}
+
+void hold_standard_files(void)
+{
+    for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
+        if (fcntl(file, F_GETFD) < 0 && errno == EBADF)
+            open("/dev/null", file == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* the lowest free number is this one */
 }
 
 int write_fully(int file, const void *bytes, size_t n_bytes)

@@ -135,7 +135,8 @@ static mvlm_status decode_all(const mvlm_model *model, const struct file_bytes *
         char *end;
         const long id = strtol(at, &end, 10);
         if (end == at || id < 0 || id > INT32_MAX) {
-            status = cli_fail(error, MVLM_USAGE, "\"%.20s\" is no id", at);
+            const size_t n = strcspn(at, " \t\r\n");
+            status = cli_fail(error, MVLM_USAGE, "\"%.*s\" is no id", (int)(n < 20 ? n : 20), at);
             break;
         }
         ids[n_ids++] = (int32_t)id;

@@ -1,5 +1,5 @@
 /* checkpoint -> config, names -> directory -> [rows -> f32 -> tiles -> file] for each tensor -> header.
- * Streams: a block of tiles at a time, packed by all threads, then hashed and written by one. */
+ * Streams: while one thread hashes and writes a block of tiles, the others pack the next. */
 #include "convert.h"
 
 #include <math.h>
@@ -15,7 +15,7 @@
 #include "names.h"
 #include "writer.h"
 
-enum { TILE = FORMAT_TILE, BLOCK_BYTES = 8 << 20 };
+enum { TILE = FORMAT_TILE, BLOCK_BYTES = 1 << 20 };
 
 struct conversion {
     const struct convert_options *options;
@@ -89,17 +89,25 @@ static void plan_file(struct conversion *c)
 
 /* ---- Tensors ---------------------------------------------------------------------------------- */
 
-/* One block of one tensor: tiles (or, of tables, groups of 32 rows) from `first` on. */
-struct block {
-    const struct conversion *c;
+struct packed_block {
+    uint8_t *out;
+    struct pack_error *losses; /* [tiles_a_block] */
+    size_t first, n_tiles;     /* of the tensor; 0: empty */
+};
+
+/* One tensor on its way: tiles (or, of tables, groups of 32 rows), a block of them at a time. */
+struct stream {
+    struct conversion *c;
     const struct format_tensor *entry;
     const struct source_tensor *source;
-    size_t first;
-    uint8_t *out;               /* packed */
-    float *rows, *scratch;      /* [n_threads][TILE x n_cols] */
-    struct pack_error *losses;  /* [n tiles of the block] */
-    mvlm_status *statuses;      /* [n_threads] */
-    mvlm_error *errors;         /* [n_threads] */
+    size_t tile_bytes, tiles_a_block, n_tiles;
+    float *rows, *scratch; /* [n_threads][TILE x n_cols] */
+    struct packed_block packing, writing; /* the block under way, and the one before */
+    uint64_t left;                 /* bytes not yet written: a table's last group may be short */
+    XXH3_state_t *hash;
+    struct pack_error *loss;
+    mvlm_status *statuses; /* [n_threads] */
+    mvlm_error *errors;    /* [n_threads] */
 };
 
 static size_t value_size(const struct format_tensor *t)
@@ -107,49 +115,63 @@ static size_t value_size(const struct format_tensor *t)
     return t->type == TENSOR_F16 ? 2 : 4;
 }
 
-static void pack_one(void *argument, size_t index, int thread)
+static mvlm_status write_block(struct stream *s, mvlm_error *error)
 {
-    const struct block *b = argument;
-    const struct format_tensor *t = b->entry;
-    const size_t row = (b->first + index) * TILE, left = (size_t)t->n_rows - row, n_cols = (size_t)t->n_cols;
-    const size_t n_rows = left < TILE ? left : TILE, tile_values = (size_t)TILE * n_cols;
-    float *rows = b->rows + (size_t)thread * tile_values, *scratch = b->scratch + (size_t)thread * tile_values;
-    uint8_t *out = b->out + index * tile_values * value_size(t);
-    b->losses[index] = (struct pack_error){0};
-    if (b->statuses[thread] != MVLM_OK)
-        return;
-    b->statuses[thread] = checkpoint_read(b->c->checkpoint, b->source, (int64_t)row, (int64_t)n_rows, rows,
-                                          &b->errors[thread]);
-    if (b->statuses[thread] != MVLM_OK)
-        return;
-    if (t->layout == LAYOUT_TILES)
-        pack_tile(b->c->kernels, t->type, rows, n_rows, n_cols, scratch, out, &b->losses[index]);
-    else
-        pack_row(b->c->kernels, t->type, rows, n_rows * n_cols, out, &b->losses[index]);
+    struct conversion *c = s->c;
+    const size_t full = s->writing.n_tiles * s->tile_bytes, n_bytes = s->left < full ? (size_t)s->left : full;
+    for (size_t i = 0; i < s->writing.n_tiles; i++)
+        pack_error_add(s->loss, &s->writing.losses[i]);
+    XXH3_128bits_update(s->hash, s->writing.out, n_bytes);
+    TRY(writer_append(&c->writer, s->writing.out, n_bytes, error));
+    s->left -= n_bytes;
+    if (c->options->progress)
+        c->options->progress(c->options->progress_user, c->writer.position, c->header.file_bytes);
+    return MVLM_OK;
 }
 
-/* Packs and writes a whole tensor, a block of tiles at a time. */
-static mvlm_status write_blocks(struct conversion *c, struct block *b, size_t tiles_a_block, XXH3_state_t *hash,
-                                struct pack_error *loss, mvlm_error *error)
+static mvlm_status pack_block_tile(const struct stream *s, size_t index, int thread, mvlm_error *error)
 {
-    const struct format_tensor *t = b->entry;
-    const size_t n_tiles = ((size_t)t->n_rows + TILE - 1) / TILE;
-    const size_t tile_bytes = (size_t)TILE * (size_t)t->n_cols * value_size(t);
-    uint64_t left = t->range.n_bytes; /* a table's last group may be short */
-    for (b->first = 0; b->first < n_tiles; b->first += tiles_a_block) {
-        const size_t n = n_tiles - b->first < tiles_a_block ? n_tiles - b->first : tiles_a_block;
-        threads_run(c->n_threads, n, pack_one, b);
-        for (int thread = 0; thread < c->n_threads; thread++)
-            if (b->statuses[thread] != MVLM_OK)
-                return fail(error, b->statuses[thread], "%s", b->errors[thread].message);
-        for (size_t i = 0; i < n; i++)
-            pack_error_add(loss, &b->losses[i]);
-        const size_t n_bytes = left < n * tile_bytes ? (size_t)left : n * tile_bytes;
-        XXH3_128bits_update(hash, b->out, n_bytes);
-        TRY(writer_append(&c->writer, b->out, n_bytes, error));
-        left -= n_bytes;
-        if (c->options->progress)
-            c->options->progress(c->options->progress_user, c->writer.position, c->header.file_bytes);
+    const struct format_tensor *t = s->entry;
+    const size_t row = (s->packing.first + index) * TILE, left = (size_t)t->n_rows - row, n_cols = (size_t)t->n_cols;
+    const size_t n_rows = left < TILE ? left : TILE;
+    float *rows = s->rows + (size_t)thread * TILE * n_cols, *scratch = s->scratch + (size_t)thread * TILE * n_cols;
+    uint8_t *out = s->packing.out + index * s->tile_bytes;
+    struct pack_error *loss = &s->packing.losses[index];
+    *loss = (struct pack_error){0};
+    TRY(checkpoint_read(s->c->checkpoint, s->source, (int64_t)row, (int64_t)n_rows, rows, error));
+    if (t->layout == LAYOUT_TILES)
+        pack_tile(s->c->kernels, t->type, rows, n_rows, n_cols, scratch, out, loss);
+    else
+        pack_row(s->c->kernels, t->type, rows, n_rows * n_cols, out, loss);
+    return MVLM_OK;
+}
+
+/* Task 0 writes the block before, the others pack a tile each. */
+static void run_task(void *argument, size_t index, int thread)
+{
+    struct stream *s = argument;
+    if (s->statuses[thread] != MVLM_OK)
+        return;
+    if (index > 0)
+        s->statuses[thread] = pack_block_tile(s, index - 1, thread, &s->errors[thread]);
+    else if (s->writing.n_tiles)
+        s->statuses[thread] = write_block(s, &s->errors[thread]);
+}
+
+static mvlm_status run_stream(struct stream *s, mvlm_error *error)
+{
+    s->writing.n_tiles = 0;
+    for (size_t first = 0; first < s->n_tiles || s->writing.n_tiles; first += s->tiles_a_block) {
+        const size_t left = first < s->n_tiles ? s->n_tiles - first : 0;
+        s->packing.first = first;
+        s->packing.n_tiles = left < s->tiles_a_block ? left : s->tiles_a_block;
+        threads_run(s->c->n_threads, s->packing.n_tiles + 1, run_task, s);
+        for (int thread = 0; thread < s->c->n_threads; thread++)
+            if (s->statuses[thread] != MVLM_OK)
+                return fail(error, s->statuses[thread], "%s", s->errors[thread].message);
+        const struct packed_block written = s->writing;
+        s->writing = s->packing;
+        s->packing = written;
     }
     return MVLM_OK;
 }
@@ -159,28 +181,33 @@ static mvlm_status write_matrix(struct conversion *c, size_t index, XXH3_state_t
 {
     const struct format_tensor *t = &c->directory[index];
     const size_t tile_values = (size_t)TILE * (size_t)t->n_cols, threads = (size_t)c->n_threads;
-    const size_t n_tiles = ((size_t)t->n_rows + TILE - 1) / TILE;
-    size_t tiles = BLOCK_BYTES / (tile_values * value_size(t));
-    tiles = tiles < threads ? threads : tiles;
-    tiles = tiles > n_tiles ? n_tiles : tiles;
-    struct block b = {.c = c, .entry = t, .source = c->sources[index].tensor};
-    b.out = malloc(tiles * tile_values * value_size(t));
-    b.rows = malloc(threads * tile_values * sizeof *b.rows);
-    b.scratch = malloc(threads * tile_values * sizeof *b.scratch);
-    b.losses = calloc(tiles, sizeof *b.losses);
-    b.statuses = calloc(threads, sizeof *b.statuses);
-    b.errors = calloc(threads, sizeof *b.errors);
+    struct stream s = {.c = c, .entry = t, .source = c->sources[index].tensor, .left = t->range.n_bytes,
+                       .hash = hash, .loss = loss};
+    s.tile_bytes = tile_values * value_size(t);
+    s.n_tiles = ((size_t)t->n_rows + TILE - 1) / TILE;
+    s.tiles_a_block = BLOCK_BYTES / s.tile_bytes > threads ? BLOCK_BYTES / s.tile_bytes : threads;
+    s.rows = malloc(threads * tile_values * sizeof *s.rows);
+    s.scratch = malloc(threads * tile_values * sizeof *s.scratch);
+    s.packing.out = malloc(s.tiles_a_block * s.tile_bytes);
+    s.writing.out = malloc(s.tiles_a_block * s.tile_bytes);
+    s.packing.losses = calloc(s.tiles_a_block, sizeof *s.packing.losses);
+    s.writing.losses = calloc(s.tiles_a_block, sizeof *s.writing.losses);
+    s.statuses = calloc(threads, sizeof *s.statuses);
+    s.errors = calloc(threads, sizeof *s.errors);
     mvlm_status status;
-    if (b.out && b.rows && b.scratch && b.losses && b.statuses && b.errors)
-        status = write_blocks(c, &b, tiles, hash, loss, error);
+    if (s.rows && s.scratch && s.packing.out && s.writing.out && s.packing.losses && s.writing.losses && s.statuses &&
+        s.errors)
+        status = run_stream(&s, error);
     else
-        status = fail_no_memory(error, "a block of tiles", tiles * tile_values * sizeof(float));
-    free(b.out);
-    free(b.rows);
-    free(b.scratch);
-    free(b.losses);
-    free(b.statuses);
-    free(b.errors);
+        status = fail_no_memory(error, "a block of tiles", s.tiles_a_block * s.tile_bytes);
+    free(s.rows);
+    free(s.scratch);
+    free(s.packing.out);
+    free(s.writing.out);
+    free(s.packing.losses);
+    free(s.writing.losses);
+    free(s.statuses);
+    free(s.errors);
     return status;
 }
 

@@ -102,6 +102,7 @@ int main(int argc, char **argv)
     struct values values = {.type = 1};
     struct text_list words = {0};
     mvlm_error error = {0};
+    hold_standard_files();
     mvlm_status status = parse_options(&program, &command, argc, argv, 1, &values, &words, &error);
     if (status == MVLM_OK && values.help)
         print_help(&program, stdout);
@@ -110,9 +111,11 @@ int main(int argc, char **argv)
     else if (status == MVLM_OK)
         status = run(&values, &words, &error);
     free_options(&program, &values, &words);
+    if (fflush(stdout) != 0 && status == MVLM_OK)
+        status = cli_fail(&error, MVLM_BAD_OUTPUT, "standard output cannot be written");
     if (status == MVLM_CANCELLED && stopped_by)
         return 128 + stopped_by;
     if (status != MVLM_OK)
-        fprintf(stderr, "mobilevlm-convert: %s\n", error.message);
+        print_error(&program, &error);
     return (int)status;
 }

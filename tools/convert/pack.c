@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE = FORMAT_TILE, BLOCK = 256 };
+enum { TILE = FORMAT_TILE, BLOCK = 256, LANES = 32 };
 
 void pack_error_add(struct pack_error *sum, const struct pack_error *part)
 {
@@ -12,22 +12,30 @@ void pack_error_add(struct pack_error *sum, const struct pack_error *part)
     sum->largest = part->largest > sum->largest ? part->largest : sum->largest;
 }
 
-/* A block of halves against what they came from; sums of a block in single precision, of blocks in double. */
+/* A block of halves against what they came from; sums of a block are single, in LANES lanes that the compiler keeps in
+ * vectors, those of blocks double. The last values of a ragged block are compared with zeros behind them. */
 static void compare(const struct kernels *kernels, const float *exact, const uint16_t *halves, size_t n,
                     struct pack_error *error)
 {
-    float rounded[BLOCK];
+    float rounded[BLOCK], tail[BLOCK], squares[LANES] = {0}, differences[LANES] = {0}, largest[LANES] = {0};
     kernels->f16_to_f32(rounded, halves, n);
-    float squares = 0, differences = 0, largest = 0;
-    for (size_t i = 0; i < n; i++) {
-        const float difference = exact[i] - rounded[i], magnitude = fabsf(exact[i]);
-        squares += exact[i] * exact[i];
-        differences += difference * difference;
-        largest = magnitude > largest ? magnitude : largest;
+    if (n % LANES) {
+        memset(rounded + n, 0, (BLOCK - n) * sizeof *rounded);
+        memset(tail + n, 0, (BLOCK - n) * sizeof *tail);
+        exact = memcpy(tail, exact, n * sizeof *tail);
     }
-    error->squares += (double)squares;
-    error->differences += (double)differences;
-    error->largest = largest > error->largest ? largest : error->largest;
+    for (size_t i = 0; i < n; i += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            const float value = exact[i + l], difference = value - rounded[i + l], magnitude = fabsf(value);
+            squares[l] += value * value;
+            differences[l] += difference * difference;
+            largest[l] = magnitude > largest[l] ? magnitude : largest[l];
+        }
+    for (size_t l = 0; l < LANES; l++) {
+        error->squares += (double)squares[l];
+        error->differences += (double)differences[l];
+        error->largest = largest[l] > error->largest ? largest[l] : error->largest;
+    }
 }
 
 void pack_row(const struct kernels *kernels, enum tensor_type type, const float *row, size_t n, void *out,

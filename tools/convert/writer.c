@@ -11,6 +11,8 @@
 
 #include "status.h"
 
+enum { START_BYTES = 32 << 20 };
+
 static mvlm_status write_failed(const struct writer *writer, const char *what, mvlm_error *error)
 {
     return fail(error, MVLM_BAD_OUTPUT, "%s: cannot be %s: %s", writer->path, what, strerror(errno));
@@ -63,6 +65,12 @@ mvlm_status writer_append(struct writer *writer, const void *bytes, size_t n_byt
 {
     TRY(write_all(writer, bytes, n_bytes, error));
     writer->position += n_bytes;
+    /* the disk begins now, so that the sync at the end has little left to wait for */
+    if (writer->position - writer->started >= START_BYTES) {
+        sync_file_range(writer->file, (off_t)writer->started, (off_t)(writer->position - writer->started),
+                        SYNC_FILE_RANGE_WRITE);
+        writer->started = writer->position;
+    }
     return MVLM_OK;
 }
 

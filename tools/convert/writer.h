@@ -14,6 +14,7 @@ struct writer {
     char *path, *temporary; /* owned */
     int file;               /* -1: none */
     uint64_t position;
+    uint64_t started;       /* up to where the disk was asked to begin */
     const volatile sig_atomic_t *stop; /* non-zero: give up; may be NULL */
 };
 
