@@ -1,8 +1,8 @@
 /* mobilevlm: pictures and a question in, text out, on the CPU, from one weight file.
  *
- * A model is an opened weight file: read-only, mapped, shared by any number of sessions and threads.
- * A session is one conversation's memory (key/value cache and scratch); one thread at a time may use it,
- * several sessions of one model may run at once. There is no global state.
+ * A model is an opened weight file: read-only, mapped, shared by any number of sessions and
+ * threads. A session is one conversation's memory (key/value cache and scratch); one thread at a
+ * time may use it, several sessions of one model may run at once. There is no global state.
  *
  *     mvlm_model *model;
  *     mvlm_session *session;
@@ -12,12 +12,12 @@
  *         ... error.message says what is wrong
  *     mvlm_picture picture = {.name = "cat.jpg", .bytes = bytes, .n_bytes = n};
  *     mvlm_turn turn = {.question = "What is this?"};
- *     mvlm_question question = {.pictures = &picture, .n_pictures = 1, .turns = &turn, .n_turns = 1};
- *     mvlm_ask(session, &question, print_text, NULL, &error);
+ *     mvlm_question question = {.pictures = &picture, .n_pictures = 1, .turns = &turn, .n_turns =
+ * 1}; mvlm_ask(session, &question, print_text, NULL, &error);
  *
  * Every struct of options may be zeroed: 0 and NULL mean the default named beside the field.
- * Strings are UTF-8 and end with NUL. Pointers that a caller passes in are only read during the call,
- * unless it says otherwise. The answer is the same, byte for byte, for any number of threads.
+ * Strings are UTF-8 and end with NUL. Pointers that a caller passes in are only read during the
+ * call, unless it says otherwise. The answer is the same, byte for byte, for any number of threads.
  */
 #ifndef MOBILEVLM_H
 #define MOBILEVLM_H
@@ -35,14 +35,14 @@ extern "C" {
 /* What every fallible call returns; the numbers are also the command line's exit codes. */
 typedef enum mvlm_status {
     MVLM_OK = 0,
-    MVLM_USAGE = 2,       /* a wrong argument, or a prompt that does not fit */
-    MVLM_BAD_MODEL = 3,   /* model file (for the converter: checkpoint) */
+    MVLM_USAGE = 2,     /* a wrong argument, or a prompt that does not fit */
+    MVLM_BAD_MODEL = 3, /* model file (for the converter: checkpoint) */
     MVLM_BAD_PICTURE = 4,
     MVLM_NO_MEMORY = 5,   /* none left, or more than the budget */
     MVLM_UNSUPPORTED = 6, /* this processor lacks what was asked for */
     MVLM_OUT_OF_TIME = 7,
-    MVLM_BAD_OUTPUT = 8,  /* an output cannot be written */
-    MVLM_CANCELLED = 9,   /* mvlm_session_cancel, or a callback returned non-zero */
+    MVLM_BAD_OUTPUT = 8, /* an output cannot be written */
+    MVLM_CANCELLED = 9,  /* mvlm_session_cancel, or a callback returned non-zero */
 } mvlm_status;
 
 /* Filled when a call fails: one line, without the program's name and without a newline. */
@@ -54,13 +54,15 @@ typedef struct mvlm_error {
 /* A sentence fragment for a status; never NULL. */
 const char *mvlm_status_text(mvlm_status status);
 
-/* ---- Model ------------------------------------------------------------------------------------ */
+/* ---- Model ------------------------------------------------------------------------------------
+ */
 
 typedef struct mvlm_model mvlm_model;
 typedef struct mvlm_session mvlm_session;
 
 typedef struct mvlm_model_options {
-    const char *isa; /* highest rung of kernels to use, "c" to "avx2"; NULL: the best that the CPU has */
+    const char
+        *isa; /* highest rung of kernels to use, "c" to "avx2"; NULL: the best that the CPU has */
 } mvlm_model_options;
 
 /* Maps the file and checks its header, description and directory, without touching the weights.
@@ -73,22 +75,25 @@ mvlm_status mvlm_model_open(const char *path, const mvlm_model_options *options,
 void mvlm_model_close(mvlm_model *model);
 
 /* Reads the whole file: every digest, padding and bound. Each problem is reported through `problem`
- * (may be NULL) as one line; returns MVLM_BAD_MODEL when there was one that makes the file unusable,
- * with the first in `error`. Odd but allowed values (a NaN in a norm) are reported with fatal false. */
+ * (may be NULL) as one line; returns MVLM_BAD_MODEL when there was one that makes the file
+ * unusable, with the first in `error`. Odd but allowed values (a NaN in a norm) are reported with
+ * fatal false. */
 typedef void (*mvlm_problem_fn)(void *user, const char *line, bool fatal);
 mvlm_status mvlm_model_verify(const mvlm_model *model, mvlm_problem_fn problem, void *user,
                               mvlm_error *error);
 
 typedef struct mvlm_model_info {
     const char *path;
-    uint64_t n_bytes;       /* length of the file */
+    uint64_t n_bytes; /* length of the file */
     uint32_t format_version;
-    const char *digest;     /* 32 hexadecimal digits over everything before the data, tensor digests included */
-    const char *isa;        /* kernels in use */
-    size_t context_size;    /* positions that the model was trained for */
+    const char *
+        digest; /* 32 hexadecimal digits over everything before the data, tensor digests included */
+    const char *isa;     /* kernels in use */
+    size_t context_size; /* positions that the model was trained for */
     size_t vocab_size;
-    size_t image_tokens;    /* rows that a picture takes in the context; 0: the model takes no pictures */
-    bool has_template;      /* false: a base model, the prompt is the whole text */
+    size_t
+        image_tokens; /* rows that a picture takes in the context; 0: the model takes no pictures */
+    bool has_template; /* false: a base model, the prompt is the whole text */
     size_t n_fields, n_tensors;
 } mvlm_model_info;
 
@@ -110,66 +115,75 @@ bool mvlm_model_field(const mvlm_model *model, size_t index, mvlm_field *field);
 
 typedef struct mvlm_tensor {
     const char *name;
-    const char *type;            /* "f32", "f16" */
-    int64_t shape[2];            /* rows, columns; a vector has one column */
-    uint64_t offset, n_bytes;    /* in the file */
-    char digest[33];             /* XXH3-128 of the bytes, hexadecimal */
+    const char *type;         /* "f32", "f16" */
+    int64_t shape[2];         /* rows, columns; a vector has one column */
+    uint64_t offset, n_bytes; /* in the file */
+    char digest[33];          /* XXH3-128 of the bytes, hexadecimal */
 } mvlm_tensor;
 
 /* false when index is not below n_tensors. */
 bool mvlm_model_tensor(const mvlm_model *model, size_t index, mvlm_tensor *tensor);
 
-/* ---- Tokens ----------------------------------------------------------------------------------- */
+/* ---- Tokens -----------------------------------------------------------------------------------
+ */
 
 #define MVLM_IMAGE_ID (-200) /* stands for a picture in a sequence of ids */
 
 enum {
-    MVLM_ADD_BOS = 1,       /* put the beginning-of-sequence id first, where the tokenizer has one */
-    MVLM_READ_SPECIAL = 2,  /* read "</s>", "<image>" and the like as the ids that they name */
+    MVLM_ADD_BOS = 1,      /* put the beginning-of-sequence id first, where the tokenizer has one */
+    MVLM_READ_SPECIAL = 2, /* read "</s>", "<image>" and the like as the ids that they name */
 };
 
-/* Text (n_bytes of UTF-8, NUL allowed) -> ids. At most `capacity` ids are written to `ids`; *n_ids is how many
- * there are in all: call with capacity 0 to learn it. MVLM_USAGE for text that is no UTF-8. */
+/* Text (n_bytes of UTF-8, NUL allowed) -> ids. At most `capacity` ids are written to `ids`; *n_ids
+ * is how many there are in all: call with capacity 0 to learn it. MVLM_USAGE for text that is no
+ * UTF-8. */
 mvlm_status mvlm_tokenize(const mvlm_model *model, const char *text, size_t n_bytes, int flags,
                           int32_t *ids, size_t capacity, size_t *n_ids, mvlm_error *error);
 
-/* Ids -> text, special tokens left out, in the same manner: *n_bytes is the length in all, no NUL is added.
- * Nothing is trimmed but the space that the tokenizer itself puts first. MVLM_USAGE for an id out of range. */
+/* Ids -> text, special tokens left out, in the same manner: *n_bytes is the length in all, no NUL
+ * is added. Nothing is trimmed but the space that the tokenizer itself puts first. MVLM_USAGE for
+ * an id out of range. */
 mvlm_status mvlm_detokenize(const mvlm_model *model, const int32_t *ids, size_t n_ids, char *text,
                             size_t capacity, size_t *n_bytes, mvlm_error *error);
 
-/* ---- Session ---------------------------------------------------------------------------------- */
+/* ---- Session ----------------------------------------------------------------------------------
+ */
 
 typedef enum mvlm_kv_type { MVLM_KV_AUTO, MVLM_KV_F32, MVLM_KV_F16 } mvlm_kv_type;
 
 typedef struct mvlm_session_options {
-    int n_threads;         /* 0: one a core that the process may use */
-    size_t n_ctx;          /* positions in the cache; 0: as the question needs, at most the model's context */
-    mvlm_kv_type kv_type;  /* auto: f32 for f32 files, else f16 */
-    uint64_t max_rss;      /* bytes; a plan beyond it is refused before anything is allocated; 0: no limit */
-    uint64_t max_pixels;   /* a picture's; 0: 100 million */
+    int n_threads; /* 0: one a core that the process may use */
+    size_t
+        n_ctx; /* positions in the cache; 0: as the question needs, at most the model's context */
+    mvlm_kv_type kv_type; /* auto: f32 for f32 files, else f16 */
+    uint64_t
+        max_rss; /* bytes; a plan beyond it is refused before anything is allocated; 0: no limit */
+    uint64_t max_pixels; /* a picture's; 0: 100 million */
 } mvlm_session_options;
 
 mvlm_status mvlm_session_open(mvlm_model *model, const mvlm_session_options *options,
                               mvlm_session **session, mvlm_error *error);
 void mvlm_session_close(mvlm_session *session);
 
-/* Stops the call that is under way in `session` with MVLM_CANCELLED, soon. From any thread or signal handler. */
+/* Stops the call that is under way in `session` with MVLM_CANCELLED, soon. From any thread or
+ * signal handler. */
 void mvlm_session_cancel(mvlm_session *session);
 
 /* Memory that a session will take, in bytes, computed without allocating it. */
 typedef struct mvlm_memory {
-    uint64_t weights;  /* of the mapped file, when all of it has been read */
+    uint64_t weights; /* of the mapped file, when all of it has been read */
     uint64_t kv_cache, scratch;
     uint64_t total;
 } mvlm_memory;
 
-/* For a prompt of `n_rows` positions (pictures included) of which `n_pictures` are pictures, and at most
- * `max_tokens` of answer. n_rows 0: the whole context. */
-mvlm_status mvlm_session_plan(const mvlm_model *model, const mvlm_session_options *options, size_t n_rows,
-                              size_t n_pictures, size_t max_tokens, mvlm_memory *memory, mvlm_error *error);
+/* For a prompt of `n_rows` positions (pictures included) of which `n_pictures` are pictures, and at
+ * most `max_tokens` of answer. n_rows 0: the whole context. */
+mvlm_status mvlm_session_plan(const mvlm_model *model, const mvlm_session_options *options,
+                              size_t n_rows, size_t n_pictures, size_t max_tokens,
+                              mvlm_memory *memory, mvlm_error *error);
 
-/* ---- Question and answer ---------------------------------------------------------------------- */
+/* ---- Question and answer ----------------------------------------------------------------------
+ */
 
 /* A JPEG, PNG or BMP file's bytes. */
 typedef struct mvlm_picture {
@@ -194,53 +208,65 @@ typedef struct mvlm_sampling {
     uint64_t seed;
 } mvlm_sampling;
 
-/* Called with what a stage computed, row-major f32: "pixels" [3, side, side], "vision" [patches, width],
- * "projector" [tokens, hidden] for each picture in turn, "logits" [rows, vocab] of the prompt in one or more
- * calls that follow each other, "generated_logits" [1, vocab] for each step. Non-zero stops. */
+/* Called with what a stage computed, row-major f32: "pixels" [3, side, side], "vision" [patches,
+ * width], "projector" [tokens, hidden] for each picture in turn, "logits" [rows, vocab] of the
+ * prompt in one or more calls that follow each other, "generated_logits" [1, vocab] for each step.
+ * Non-zero stops. */
 typedef int (*mvlm_trace_fn)(void *user, const char *stage, size_t picture, const float *values,
                              const size_t *shape, int n_dims);
 
-typedef enum mvlm_stage { MVLM_TO_END, MVLM_TO_PIXELS, MVLM_TO_VISION, MVLM_TO_PROJECTOR, MVLM_TO_LOGITS } mvlm_stage;
+typedef enum mvlm_stage {
+    MVLM_TO_END,
+    MVLM_TO_PIXELS,
+    MVLM_TO_VISION,
+    MVLM_TO_PROJECTOR,
+    MVLM_TO_LOGITS
+} mvlm_stage;
 
 typedef struct mvlm_question {
     const mvlm_picture *pictures;
     size_t n_pictures;
-    const mvlm_turn *turns;  /* kept by the caller until the answer ends; so are pictures and stops */
+    const mvlm_turn
+        *turns; /* kept by the caller until the answer ends; so are pictures and stops */
     size_t n_turns;
-    const char *system;      /* NULL: the template's */
-    bool raw;                /* turns[0].question is the whole text: no template, special tokens are read */
-    size_t max_tokens;       /* 0: 256 */
+    const char *system; /* NULL: the template's */
+    bool raw; /* turns[0].question is the whole text: no template, special tokens are read */
+    size_t max_tokens; /* 0: 256 */
     mvlm_sampling sampling;
     const char *const *stops; /* the answer ends before any of these */
     size_t n_stops;
-    mvlm_trace_fn trace;     /* NULL: off */
+    mvlm_trace_fn trace; /* NULL: off */
     void *trace_user;
-    mvlm_stage until;        /* with MVLM_TO_END the answer; else nothing is computed beyond that stage */
-    int (*progress)(void *user, const char *stage, double share); /* NULL: off; share 0..1; non-zero stops */
+    mvlm_stage until; /* with MVLM_TO_END the answer; else nothing is computed beyond that stage */
+    int (*progress)(void *user, const char *stage,
+                    double share); /* NULL: off; share 0..1; non-zero stops */
     void *progress_user;
 } mvlm_question;
 
 typedef enum mvlm_finish { MVLM_UNFINISHED, MVLM_STOP, MVLM_LENGTH, MVLM_STOP_TEXT } mvlm_finish;
 
-/* One step of the answer. Text is held back while it may still be trimmed, be half a character or belong to
- * a stop text, so it may be empty while there are ids, and the last piece may come with no id. */
+/* One step of the answer. Text is held back while it may still be trimmed, be half a character or
+ * belong to a stop text, so it may be empty while there are ids, and the last piece may come with
+ * no id. */
 typedef struct mvlm_piece {
-    int32_t id;         /* sampled id; -1 for none */
-    const char *text;   /* new bytes of the answer; valid until the next call */
+    int32_t id;       /* sampled id; -1 for none */
+    const char *text; /* new bytes of the answer; valid until the next call */
     size_t n_bytes;
     mvlm_finish finish; /* other than MVLM_UNFINISHED: this was the last piece */
 } mvlm_piece;
 
-/* Pictures are encoded, the prompt is read, and the first logits stand ready. Forgets earlier questions. */
+/* Pictures are encoded, the prompt is read, and the first logits stand ready. Forgets earlier
+ * questions. */
 mvlm_status mvlm_begin(mvlm_session *session, const mvlm_question *question, mvlm_error *error);
 
 /* The next piece. No memory is allocated. */
 mvlm_status mvlm_next(mvlm_session *session, mvlm_piece *piece, mvlm_error *error);
 
-/* mvlm_begin, then mvlm_next until the end, each text handed to `text` (may be NULL; non-zero stops). */
+/* mvlm_begin, then mvlm_next until the end, each text handed to `text` (may be NULL; non-zero
+ * stops). */
 typedef int (*mvlm_text_fn)(void *user, const char *text, size_t n_bytes);
-mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_text_fn text, void *user,
-                     mvlm_error *error);
+mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_text_fn text,
+                     void *user, mvlm_error *error);
 
 /* Of the last question. */
 typedef struct mvlm_counters {
@@ -248,18 +274,21 @@ typedef struct mvlm_counters {
     size_t image_tokens;     /* rows of pictures */
     size_t generated_tokens; /* the end token is not counted */
     double decode_picture_ms, preprocess_ms, encode_ms, project_ms, prefill_ms, generate_ms;
-    double linear_ms;        /* of the above: time in matrix products */
+    double linear_ms; /* of the above: time in matrix products */
     size_t n_ctx;
     int n_threads;
-    mvlm_memory memory;      /* planned */
+    mvlm_memory memory; /* planned */
 } mvlm_counters;
 void mvlm_session_counters(const mvlm_session *session, mvlm_counters *counters);
 
-/* The ids of the last question's prompt, MVLM_IMAGE_ID for each picture; valid until the next question. */
+/* The ids of the last question's prompt, MVLM_IMAGE_ID for each picture; valid until the next
+ * question. */
 const int32_t *mvlm_session_prompt_ids(const mvlm_session *session, size_t *n_ids);
 
-/* Log-likelihood: losses[i] = -log p(ids[i + 1] | ids[0..i]) for i in 0..n_ids-2, natural logarithm. */
-mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, float *losses, mvlm_error *error);
+/* Log-likelihood: losses[i] = -log p(ids[i + 1] | ids[0..i]) for i in 0..n_ids-2, natural
+ * logarithm. */
+mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, float *losses,
+                       mvlm_error *error);
 
 #ifdef __cplusplus
 }

@@ -39,7 +39,8 @@ static size_t find(const char *text, size_t n, const char *wanted, size_t from)
     return n;
 }
 
-/* Cuts the text before the first stop text in it; only what was added since `old` can have completed one. */
+/* Cuts the text before the first stop text in it; only what was added since `old` can have
+ * completed one. */
 static void cut_at_stop(struct answer *answer, size_t old)
 {
     size_t first = answer->n;
@@ -48,7 +49,8 @@ static void cut_at_stop(struct answer *answer, size_t old)
         size_t from = old > length ? old - length : 0;
         if (from < answer->begin)
             from = answer->begin;
-        const size_t at = length ? find(answer->text, answer->n, answer->stops[i], from) : answer->n;
+        const size_t at =
+            length ? find(answer->text, answer->n, answer->stops[i], from) : answer->n;
         first = at < first ? at : first;
     }
     if (first < answer->n) {
@@ -102,8 +104,11 @@ static size_t before_partial_stop(const struct answer *answer)
 
 const char *answer_take(struct answer *answer, bool last, size_t *n_bytes)
 {
-    if (last && !answer->ended)
+    if (last && !answer->ended) {
+        const size_t old = answer->n;
         answer->n += utf8_finish(&answer->utf8, answer->text + answer->n);
+        cut_at_stop(answer, old); /* a half character's U+FFFD may complete one */
+    }
     size_t end = trimmed_end(answer, last ? answer->n : before_partial_stop(answer));
     if (end < answer->emitted)
         end = answer->emitted;

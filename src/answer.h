@@ -1,5 +1,5 @@
-/* The answer's text as it grows: bytes of tokens -> UTF-8, white space dropped at both ends, ended by stop texts.
- * Text is released only when nothing that may follow can take it back. */
+/* The answer's text as it grows: bytes of tokens -> UTF-8, white space dropped at both ends, ended
+ * by stop texts. Text is released only when nothing that may follow can take it back. */
 #ifndef SRC_ANSWER_H
 #define SRC_ANSWER_H
 
@@ -24,7 +24,8 @@ void answer_start(struct answer *answer, const char *const *stops, size_t n_stop
 /* Adds a token's bytes. Returns true when a stop text ends the answer. */
 bool answer_push(struct answer *answer, const char *bytes, size_t n_bytes);
 
-/* The next text that may be given out, valid until the next push; `last` says that nothing follows. */
+/* The next text that may be given out, valid until the next push; `last` says that nothing follows.
+ */
 const char *answer_take(struct answer *answer, bool last, size_t *n_bytes);
 
 #endif

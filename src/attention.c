@@ -35,14 +35,14 @@ struct job {
 struct block {
     const struct job *job;
     size_t head, kv_head, first_row, n_rows;
-    size_t n_keys;       /* that any of its rows sees */
+    size_t n_keys; /* that any of its rows sees */
     size_t score_stride;
     float *scores, *result, *panel;
 };
 
 /* y[n_rows][TILE] = x tile, where the tile holds n_k x 32 values of the cache's type. */
-static void multiply(const struct block *block, float *y, size_t y_stride, const float *x, size_t x_stride,
-                     const void *tile, size_t n_k, bool accumulate)
+static void multiply(const struct block *block, float *y, size_t y_stride, const float *x,
+                     size_t x_stride, const void *tile, size_t n_k, bool accumulate)
 {
     const struct kernels *kernels = block->job->compute->kernels;
     if (block->job->attention->cache->type == TENSOR_F32) {
@@ -85,12 +85,13 @@ static void mix(const struct block *block)
         const char *values = kv_cache_values(a->cache, a->layer, block->kv_head, tile);
         for (size_t k = 0; k < block->n_keys; k += BLOCK_KEYS) {
             const size_t n = block->n_keys - k < BLOCK_KEYS ? block->n_keys - k : BLOCK_KEYS;
-            multiply(block, block->result, TILE, block->scores + k, block->score_stride, values + k * TILE * size, n,
-                     k > 0);
+            multiply(block, block->result, TILE, block->scores + k, block->score_stride,
+                     values + k * TILE * size, n, k > 0);
         }
         const size_t left = head_dim - tile * TILE, n = left < TILE ? left : TILE;
         for (size_t r = 0; r < block->n_rows; r++)
-            memcpy(job->out + (block->first_row + r) * job->out_stride + block->head * head_dim + tile * TILE,
+            memcpy(job->out + (block->first_row + r) * job->out_stride + block->head * head_dim +
+                       tile * TILE,
                    block->result + r * TILE, n * sizeof(float));
     }
 }
@@ -99,7 +100,8 @@ static void run_block(void *argument, size_t index, int thread)
 {
     const struct job *job = argument;
     const struct attention *a = job->attention;
-    struct block block = {.job = job, .head = index / job->n_blocks, .first_row = index % job->n_blocks * BLOCK_ROWS};
+    struct block block = {
+        .job = job, .head = index / job->n_blocks, .first_row = index % job->n_blocks * BLOCK_ROWS};
     const size_t left = job->n_rows - block.first_row;
     block.n_rows = left < BLOCK_ROWS ? left : BLOCK_ROWS;
     block.kv_head = block.head / (a->n_heads / a->cache->n_heads);
@@ -112,10 +114,10 @@ static void run_block(void *argument, size_t index, int thread)
     mix(&block);
 }
 
-void attend(struct compute *compute, const struct attention *attention, const float *q, size_t q_stride, size_t n_rows,
-            float *out, size_t out_stride)
+void attend(struct compute *compute, const struct attention *attention, const float *q,
+            size_t q_stride, size_t n_rows, float *out, size_t out_stride)
 {
-    struct job job = {compute,    attention, q, q_stride, n_rows, out, out_stride,
-                      (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS};
+    struct job job = {compute, attention, q,          q_stride,
+                      n_rows,  out,       out_stride, (n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS};
     compute_run(compute, job.n_blocks * attention->n_heads, run_block, &job);
 }

@@ -11,7 +11,8 @@
 static const char mark[] = "\xe2\x96\x81"; /* U+2581 stands for a space */
 enum { MARK_BYTES = 3 };
 
-/* ---- Normalising ------------------------------------------------------------------------------ */
+/* ---- Normalising ------------------------------------------------------------------------------
+ */
 
 struct bytes {
     char *at;
@@ -19,7 +20,8 @@ struct bytes {
 };
 
 /* The length of what is not to be taken apart at `text`: a user-defined piece, else a character. */
-static size_t unit_length(const struct tokenizer *t, const char *text, size_t n_bytes, bool *user_defined)
+static size_t unit_length(const struct tokenizer *t, const char *text, size_t n_bytes,
+                          bool *user_defined)
 {
     *user_defined = true;
     for (size_t n = n_bytes < t->longest_user ? n_bytes : t->longest_user; n > 0; n--) {
@@ -49,7 +51,8 @@ static void trim_end(struct bytes *out, bool escape)
 }
 
 /* `out` has room for three times the text and two marks. */
-static void normalise(const struct tokenizer *t, const char *text, size_t n_bytes, enum lead lead, struct bytes *out)
+static void normalise(const struct tokenizer *t, const char *text, size_t n_bytes, enum lead lead,
+                      struct bytes *out)
 {
     const bool escape = t->description->tokenizer.escape_whitespaces;
     const bool remove = t->description->tokenizer.remove_extra_whitespaces;
@@ -87,9 +90,11 @@ static void normalise(const struct tokenizer *t, const char *text, size_t n_byte
         put_byte(out, ' ', escape);
 }
 
-/* ---- Merging ---------------------------------------------------------------------------------- */
+/* ---- Merging ----------------------------------------------------------------------------------
+ */
 
-/* A run of the normalised text; merged symbols grow to the right, and swallowed ones have no bytes. */
+/* A run of the normalised text; merged symbols grow to the right, and swallowed ones have no bytes.
+ */
 struct symbol {
     int32_t previous, next; /* -1: none */
     uint32_t start, n_bytes;
@@ -107,7 +112,8 @@ struct merger {
     const struct tokenizer *tokenizer;
     struct bytes text;
     struct symbol *symbols;
-    struct pair *heap; /* best first; room for three pairs a symbol: one at the start and two for each merge */
+    struct pair *heap; /* best first; room for three pairs a symbol: one at the start and two for
+                          each merge */
     size_t n_heap;
     int32_t *split; /* [n_pieces]: left bytes of the pair that last made an unused piece; 0: none */
 };
@@ -150,7 +156,8 @@ static void offer_pair(struct merger *m, int32_t left, int32_t right)
     if (id < 0)
         return;
     const struct piece *piece = &m->tokenizer->pieces[id];
-    if (piece->type != PIECE_NORMAL && piece->type != PIECE_USER_DEFINED && piece->type != PIECE_UNUSED)
+    if (piece->type != PIECE_NORMAL && piece->type != PIECE_USER_DEFINED &&
+        piece->type != PIECE_UNUSED)
         return;
     heap_push(m, (struct pair){piece->score, left, right, n_bytes});
     if (piece->type == PIECE_UNUSED)
@@ -162,10 +169,11 @@ static size_t split_text(struct merger *m)
     size_t n = 0;
     for (size_t i = 0; i < m->text.n; n++) {
         bool user_defined;
-        const size_t length = unit_length(m->tokenizer, m->text.at + i, m->text.n - i, &user_defined);
+        const size_t length =
+            unit_length(m->tokenizer, m->text.at + i, m->text.n - i, &user_defined);
         const bool last = i + length == m->text.n;
-        m->symbols[n] = (struct symbol){(int32_t)n - 1, last ? -1 : (int32_t)n + 1, (uint32_t)i, (uint32_t)length,
-                                        user_defined};
+        m->symbols[n] = (struct symbol){(int32_t)n - 1, last ? -1 : (int32_t)n + 1, (uint32_t)i,
+                                        (uint32_t)length, user_defined};
         i += length;
     }
     return n;
@@ -178,7 +186,8 @@ static void merge_all(struct merger *m, size_t n_symbols)
     while (m->n_heap) {
         const struct pair pair = heap_pop(m);
         struct symbol *left = &m->symbols[pair.left], *right = &m->symbols[pair.right];
-        if (left->n_bytes == 0 || right->n_bytes == 0 || left->n_bytes + right->n_bytes != pair.n_bytes)
+        if (left->n_bytes == 0 || right->n_bytes == 0 ||
+            left->n_bytes + right->n_bytes != pair.n_bytes)
             continue; /* one of them has been merged since */
         left->n_bytes = pair.n_bytes;
         left->next = right->next;
@@ -190,24 +199,27 @@ static void merge_all(struct merger *m, size_t n_symbols)
     }
 }
 
-/* ---- Spelling --------------------------------------------------------------------------------- */
+/* ---- Spelling ---------------------------------------------------------------------------------
+ */
 
 /* What no piece stands for: its bytes, or one unknown id for a whole run. */
-static mvlm_status add_unknown(const struct tokenizer *t, const char *text, size_t n_bytes, bool after_unknown,
-                               struct id_list *list, mvlm_error *error)
+static mvlm_status add_unknown(const struct tokenizer *t, const char *text, size_t n_bytes,
+                               bool after_unknown, struct id_list *list, mvlm_error *error)
 {
     if (t->description->tokenizer.byte_fallback) {
         for (size_t i = 0; i < n_bytes; i++)
             TRY(id_list_add(list, t->byte_ids[(unsigned char)text[i]], error));
         return MVLM_OK;
     }
-    return after_unknown ? MVLM_OK : id_list_add(list, (int32_t)t->description->tokenizer.unk_id, error);
+    return after_unknown ? MVLM_OK
+                         : id_list_add(list, (int32_t)t->description->tokenizer.unk_id, error);
 }
 
-/* One merged symbol -> ids. An unused piece is taken apart again into the pair that it was made of; the parts still to
- * come wait in `later`, which has room for as many as the text has bytes. */
-static mvlm_status add_symbol(const struct merger *m, const struct symbol *symbol, struct symbol *later,
-                              bool *after_unknown, struct id_list *list, mvlm_error *error)
+/* One merged symbol -> ids. An unused piece is taken apart again into the pair that it was made of;
+ * the parts still to come wait in `later`, which has room for as many as the text has bytes. */
+static mvlm_status add_symbol(const struct merger *m, const struct symbol *symbol,
+                              struct symbol *later, bool *after_unknown, struct id_list *list,
+                              mvlm_error *error)
 {
     const struct tokenizer *t = m->tokenizer;
     size_t n_later = 0;
@@ -218,7 +230,8 @@ static mvlm_status add_symbol(const struct merger *m, const struct symbol *symbo
         const int32_t id = tokenizer_find(t, text, part.n_bytes);
         if (id >= 0 && t->pieces[id].type == PIECE_UNUSED && m->split[id]) {
             const uint32_t left = (uint32_t)m->split[id];
-            later[n_later++] = (struct symbol){.start = part.start + left, .n_bytes = part.n_bytes - left};
+            later[n_later++] =
+                (struct symbol){.start = part.start + left, .n_bytes = part.n_bytes - left};
             later[n_later++] = (struct symbol){.start = part.start, .n_bytes = left};
             continue;
         }
@@ -232,7 +245,8 @@ static mvlm_status add_symbol(const struct merger *m, const struct symbol *symbo
     return MVLM_OK;
 }
 
-static mvlm_status add_symbols(const struct merger *m, struct symbol *later, struct id_list *list, mvlm_error *error)
+static mvlm_status add_symbols(const struct merger *m, struct symbol *later, struct id_list *list,
+                               mvlm_error *error)
 {
     bool after_unknown = false;
     for (int32_t i = 0; i >= 0; i = m->symbols[i].next)
@@ -240,12 +254,13 @@ static mvlm_status add_symbols(const struct merger *m, struct symbol *later, str
     return MVLM_OK;
 }
 
-mvlm_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes, enum lead lead,
-                             struct id_list *list, mvlm_error *error)
+mvlm_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
+                             enum lead lead, struct id_list *list, mvlm_error *error)
 {
     const size_t room = 3 * n_bytes + 2 * MARK_BYTES;
     if (n_bytes > INT32_MAX / 8)
-        return fail(error, MVLM_USAGE, "text of %zu bytes is too long to be encoded at once", n_bytes);
+        return fail(error, MVLM_USAGE, "text of %zu bytes is too long to be encoded at once",
+                    n_bytes);
     struct merger m = {.tokenizer = tokenizer, .text.at = malloc(room)};
     mvlm_status status = MVLM_OK;
     struct symbol *later = NULL;

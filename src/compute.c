@@ -2,11 +2,12 @@
 
 #include <time.h>
 
-mvlm_status compute_step(const struct compute *compute, const char *stage, size_t done, size_t total,
-                         mvlm_error *error)
+mvlm_status compute_step(const struct compute *compute, const char *stage, size_t done,
+                         size_t total, mvlm_error *error)
 {
     bool stop = atomic_load_explicit(&compute->cancelled, memory_order_relaxed);
-    if (compute->progress && compute->progress(compute->progress_user, stage, (double)done / (double)total))
+    if (compute->progress &&
+        compute->progress(compute->progress_user, stage, (double)done / (double)total))
         stop = true;
     return stop ? fail(error, MVLM_CANCELLED, "stopped during %s", stage) : MVLM_OK;
 }

@@ -1,4 +1,5 @@
-/* What every stage computes with: kernels, threads, a scratch panel for each thread, and the flag that stops it. */
+/* What every stage computes with: kernels, threads, a scratch panel for each thread, and the flag
+ * that stops it. */
 #ifndef SRC_COMPUTE_H
 #define SRC_COMPUTE_H
 
@@ -18,7 +19,8 @@ struct compute {
     size_t scratch_floats; /* for one thread */
     atomic_int cancelled;
     double linear_seconds; /* spent in linear() */
-    int (*progress)(void *user, const char *stage, double share); /* NULL: nobody asks; non-zero stops */
+    int (*progress)(void *user, const char *stage,
+                    double share); /* NULL: nobody asks; non-zero stops */
     void *progress_user;
 };
 
@@ -28,10 +30,10 @@ static inline float *compute_scratch(const struct compute *compute, int thread)
     return compute->scratch + (size_t)thread * compute->scratch_floats;
 }
 
-/* Called between layers: tells that `done` of `total` steps of `stage` are done, and returns MVLM_CANCELLED once
- * mvlm_session_cancel was called or the progress callback said so. */
-mvlm_status compute_step(const struct compute *compute, const char *stage, size_t done, size_t total,
-                         mvlm_error *error);
+/* Called between layers: tells that `done` of `total` steps of `stage` are done, and returns
+ * MVLM_CANCELLED once mvlm_session_cancel was called or the progress callback said so. */
+mvlm_status compute_step(const struct compute *compute, const char *stage, size_t done,
+                         size_t total, mvlm_error *error);
 
 /* Runs task(argument, i, thread) for each of n_tasks with the session's threads. */
 void compute_run(const struct compute *compute, size_t n_tasks, task_fn task, void *argument);

@@ -1,6 +1,7 @@
 /* The decoder: rows of embeddings -> logits. prefill(n) and step(1) are the same graph:
  *
- *     x [n, hidden] -> n_layers x { x += out(attention(rope(q), cache <- rope(k), v)); x += down(act(gate) * up) }
+ *     x [n, hidden] -> n_layers x { x += out(attention(rope(q), cache <- rope(k), v)); x +=
+ * down(act(gate) * up) }
  *     -> norm -> head -> logits [n, vocab]
  */
 #ifndef SRC_DECODER_H
@@ -21,22 +22,27 @@ struct decoder_buffers {
     float *cosine, *sine; /* [positions, rope_dims / 2] */
 };
 
-/* Takes buffers for `n_rows` at once, logits of `logit_rows` at once, and rotary tables of `n_positions`. */
-void decoder_layout(struct decoder_buffers *buffers, struct arena *arena, const struct description *description,
-                    size_t n_rows, size_t logit_rows, size_t n_positions);
+/* Takes buffers for `n_rows` at once, logits of `logit_rows` at once, and rotary tables of
+ * `n_positions`. */
+void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
+                    const struct description *description, size_t n_rows, size_t logit_rows,
+                    size_t n_positions);
 
 /* Fills the rotary tables. */
-void decoder_positions(struct decoder_buffers *buffers, const struct description *description, size_t n_positions);
+void decoder_positions(struct decoder_buffers *buffers, const struct description *description,
+                       size_t n_positions);
 
-/* Reads n_rows embeddings, which the caller has put into buffers->x, as positions first, first + 1, ... of the cache.
- * Afterwards buffers->x holds what the layers made of them: of all rows, or with `last_only` of the last one (in the
- * first row's place), because nobody reads the others' last layer. MVLM_CANCELLED. */
-mvlm_status decoder_read(struct compute *compute, const struct mvlm_model *model, struct decoder_buffers *buffers,
-                         const struct kv_cache *cache, size_t first, size_t n_rows, bool last_only,
-                         mvlm_error *error);
+/* Reads n_rows embeddings, which the caller has put into buffers->x, as positions first, first + 1,
+ * ... of the cache. Afterwards buffers->x holds what the layers made of them: of all rows, or with
+ * `last_only` of the last one (in the first row's place), because nobody reads the others' last
+ * layer. MVLM_CANCELLED. */
+mvlm_status decoder_read(struct compute *compute, const struct mvlm_model *model,
+                         struct decoder_buffers *buffers, const struct kv_cache *cache,
+                         size_t first, size_t n_rows, bool last_only, mvlm_error *error);
 
-/* buffers->logits [n_rows, vocab] of the rows from `first` on of buffers->x; n_rows is at most logit_rows. */
-void decoder_logits(struct compute *compute, const struct mvlm_model *model, struct decoder_buffers *buffers,
-                    size_t first, size_t n_rows);
+/* buffers->logits [n_rows, vocab] of the rows from `first` on of buffers->x; n_rows is at most
+ * logit_rows. */
+void decoder_logits(struct compute *compute, const struct mvlm_model *model,
+                    struct decoder_buffers *buffers, size_t first, size_t n_rows);
 
 #endif

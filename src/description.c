@@ -11,8 +11,8 @@ enum form { FORM_INTEGER, FORM_REAL, FORM_TEXT, FORM_NUMBERS, FORM_NAME };
 enum group { GROUP_ALWAYS, GROUP_PICTURES, GROUP_PROMPT };
 
 static const char *const fit_names[] = {"pad", "crop", "squash", NULL};
-static const char *const activation_names[] = {"none", "quick_gelu", "gelu",      "gelu_tanh",   "silu",
-                                               "relu", "hardswish",  "hardsigmoid", NULL};
+static const char *const activation_names[] = {
+    "none", "quick_gelu", "gelu", "gelu_tanh", "silu", "relu", "hardswish", "hardsigmoid", NULL};
 static const char *const projector_names[] = {"mlp", "ldp", "ldpv2", NULL};
 static const char *const tokenizer_names[] = {"sentencepiece_bpe", NULL};
 
@@ -43,7 +43,8 @@ static const struct field {
     {"vision.pre_norm", FORM_INTEGER, GROUP_PICTURES, AT(vision.pre_norm), 0, 1, NULL},
     {"vision.patch_bias", FORM_INTEGER, GROUP_PICTURES, AT(vision.patch_bias), 0, 1, NULL},
     {"projector.kind", FORM_NAME, GROUP_PICTURES, AT(projector.kind), 0, 0, projector_names},
-    {"projector.n_linear", FORM_INTEGER, GROUP_PICTURES, AT(projector.n_linear), 1, MAX_LINEAR, NULL},
+    {"projector.n_linear", FORM_INTEGER, GROUP_PICTURES, AT(projector.n_linear), 1, MAX_LINEAR,
+     NULL},
     {"projector.grid", FORM_INTEGER, GROUP_PICTURES, AT(projector.grid), 0, 256, NULL},
     {"projector.squeeze", FORM_INTEGER, GROUP_PICTURES, AT(projector.squeeze), 0, 65536, NULL},
     {"projector.norm_eps", FORM_REAL, GROUP_PICTURES, AT(projector.norm_eps), 0, 1, NULL},
@@ -68,12 +69,16 @@ static const struct field {
     {"tokenizer.pad_id", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.pad_id), -1, 4194304, NULL},
     {"tokenizer.add_bos", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.add_bos), 0, 1, NULL},
     {"tokenizer.legacy", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.legacy), 0, 1, NULL},
-    {"tokenizer.add_dummy_prefix", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.add_dummy_prefix), 0, 1, NULL},
-    {"tokenizer.remove_extra_whitespaces", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.remove_extra_whitespaces), 0, 1,
+    {"tokenizer.add_dummy_prefix", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.add_dummy_prefix), 0, 1,
      NULL},
-    {"tokenizer.escape_whitespaces", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.escape_whitespaces), 0, 1, NULL},
-    {"tokenizer.whitespace_as_suffix", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.whitespace_as_suffix), 0, 1, NULL},
-    {"tokenizer.byte_fallback", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.byte_fallback), 0, 1, NULL},
+    {"tokenizer.remove_extra_whitespaces", FORM_INTEGER, GROUP_ALWAYS,
+     AT(tokenizer.remove_extra_whitespaces), 0, 1, NULL},
+    {"tokenizer.escape_whitespaces", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.escape_whitespaces),
+     0, 1, NULL},
+    {"tokenizer.whitespace_as_suffix", FORM_INTEGER, GROUP_ALWAYS,
+     AT(tokenizer.whitespace_as_suffix), 0, 1, NULL},
+    {"tokenizer.byte_fallback", FORM_INTEGER, GROUP_ALWAYS, AT(tokenizer.byte_fallback), 0, 1,
+     NULL},
     {"tokenizer.stop_ids", FORM_NUMBERS, GROUP_ALWAYS, AT(tokenizer.stop_ids), 0, 4194304, NULL},
     {"prompt.present", FORM_INTEGER, GROUP_ALWAYS, AT(prompt.present), 0, 1, NULL},
     {"prompt.system_prefix", FORM_TEXT, GROUP_PROMPT, AT(prompt.system_prefix), 0, 0, NULL},
@@ -111,7 +116,8 @@ static bool group_present(const struct description *d, enum group group)
            (group == GROUP_PROMPT && d->prompt.present);
 }
 
-/* ---- Reading ---------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------
+ */
 
 struct entry {
     struct format_field head;
@@ -144,7 +150,8 @@ static bool next_entry(const uint8_t *bytes, size_t n_bytes, size_t *at, struct 
 static bool is_text(const struct entry *entry)
 {
     const size_t n = entry->head.value_bytes;
-    return entry->head.kind == MVLM_TEXT && n > 0 && memchr(entry->value, 0, n) == entry->value + n - 1;
+    return entry->head.kind == MVLM_TEXT && n > 0 &&
+           memchr(entry->value, 0, n) == entry->value + n - 1;
 }
 
 static mvlm_status bad_field(const char *name, const char *key, const char *why, mvlm_error *error)
@@ -152,23 +159,25 @@ static mvlm_status bad_field(const char *name, const char *key, const char *why,
     return fail(error, MVLM_BAD_MODEL, "%s: field %s %s", name, key, why);
 }
 
-static mvlm_status store_numbers(const char *name, const struct field *field, const struct entry *entry,
-                                 struct number_list *list, mvlm_error *error)
+static mvlm_status store_numbers(const char *name, const struct field *field,
+                                 const struct entry *entry, struct number_list *list,
+                                 mvlm_error *error)
 {
     const size_t n = entry->head.value_bytes / sizeof(double);
-    if (entry->head.kind != MVLM_REALS || entry->head.value_bytes % sizeof(double) || n > MAX_STOP_IDS)
+    if (entry->head.kind != MVLM_REALS || entry->head.value_bytes % sizeof(double) ||
+        n > MAX_STOP_IDS)
         return bad_field(name, field->key, "is no list of at most 8 numbers", error);
     list->n = n;
     memcpy(list->value, entry->value, n * sizeof(double));
     for (size_t i = 0; i < n; i++)
         if (!(list->value[i] >= field->least && list->value[i] <= field->most))
-            return fail(error, MVLM_BAD_MODEL, "%s: field %s is %g, expected %g to %g", name, field->key,
-                        list->value[i], field->least, field->most);
+            return fail(error, MVLM_BAD_MODEL, "%s: field %s is %g, expected %g to %g", name,
+                        field->key, list->value[i], field->least, field->most);
     return MVLM_OK;
 }
 
-static mvlm_status store_number(const char *name, const struct field *field, const struct entry *entry, void *place,
-                                mvlm_error *error)
+static mvlm_status store_number(const char *name, const struct field *field,
+                                const struct entry *entry, void *place, mvlm_error *error)
 {
     const bool integer = field->form == FORM_INTEGER;
     if (entry->head.kind != (integer ? MVLM_INTEGER : MVLM_REAL) || entry->head.value_bytes != 8)
@@ -176,20 +185,21 @@ static mvlm_status store_number(const char *name, const struct field *field, con
     memcpy(place, entry->value, 8);
     const double value = integer ? (double)*(int64_t *)place : *(double *)place;
     if (!(value >= field->least && value <= field->most))
-        return fail(error, MVLM_BAD_MODEL, "%s: field %s is %g, expected %g to %g", name, field->key, value,
-                    field->least, field->most);
+        return fail(error, MVLM_BAD_MODEL, "%s: field %s is %g, expected %g to %g", name,
+                    field->key, value, field->least, field->most);
     return MVLM_OK;
 }
 
-static mvlm_status store_name(const char *name, const struct field *field, const struct entry *entry, int64_t *place,
-                              mvlm_error *error)
+static mvlm_status store_name(const char *name, const struct field *field,
+                              const struct entry *entry, int64_t *place, mvlm_error *error)
 {
     if (!is_text(entry))
         return bad_field(name, field->key, "is no text", error);
     for (*place = 0; field->names[*place]; ++*place)
         if (strcmp(field->names[*place], (const char *)entry->value) == 0)
             return MVLM_OK;
-    return fail(error, MVLM_BAD_MODEL, "%s: field %s is \"%.40s\", which this program does not know", name, field->key,
+    return fail(error, MVLM_BAD_MODEL,
+                "%s: field %s is \"%.40s\", which this program does not know", name, field->key,
                 (const char *)entry->value);
 }
 
@@ -214,8 +224,8 @@ static mvlm_status store(const char *name, const struct field *field, const stru
     return MVLM_OK;
 }
 
-mvlm_status description_decode(const char *name, const uint8_t *bytes, size_t n_bytes, struct description *description,
-                               mvlm_error *error)
+mvlm_status description_decode(const char *name, const uint8_t *bytes, size_t n_bytes,
+                               struct description *description, mvlm_error *error)
 {
     bool seen[N_FIELDS] = {false};
     struct entry entry;
@@ -230,8 +240,8 @@ mvlm_status description_decode(const char *name, const uint8_t *bytes, size_t n_
                 TRY(store(name, &fields[i], &entry, description, error));
             }
     if (at != n_bytes)
-        return fail(error, MVLM_BAD_MODEL, "%s: description ends within a field, at byte %zu of %zu", name, at,
-                    n_bytes);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: description ends within a field, at byte %zu of %zu", name, at, n_bytes);
     for (size_t i = 0; i < N_FIELDS; i++)
         if (!seen[i] && group_present(description, fields[i].group))
             return bad_field(name, fields[i].key, "is missing", error);
@@ -263,9 +273,11 @@ bool description_field(const uint8_t *bytes, size_t n_bytes, size_t index, mvlm_
     return true;
 }
 
-/* ---- Writing ---------------------------------------------------------------------------------- */
+/* ---- Writing ----------------------------------------------------------------------------------
+ */
 
-static size_t put_entry(uint8_t *bytes, const char *key, uint8_t kind, const void *value, size_t value_bytes)
+static size_t put_entry(uint8_t *bytes, const char *key, uint8_t kind, const void *value,
+                        size_t value_bytes)
 {
     const struct format_field head = {
         .kind = kind, .key_bytes = (uint8_t)strlen(key), .value_bytes = (uint32_t)value_bytes};
@@ -280,7 +292,8 @@ static size_t put_entry(uint8_t *bytes, const char *key, uint8_t kind, const voi
     return sizeof head + length;
 }
 
-static size_t put_field(const struct description *description, const struct field *field, uint8_t *bytes)
+static size_t put_field(const struct description *description, const struct field *field,
+                        uint8_t *bytes)
 {
     const void *place = (const char *)description + field->offset;
     const struct number_list *list = place;

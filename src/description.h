@@ -1,5 +1,6 @@
-/* A model in plain fields: the whole difference between one model and another. The converter fills it, the
- * graphs read it; there is no `switch (model)`. models/FORMAT.md has each field's one meaning. */
+/* A model in plain fields: the whole difference between one model and another. The converter fills
+ * it, the graphs read it; there is no `switch (model)`. models/FORMAT.md has each field's one
+ * meaning. */
 #ifndef SRC_DESCRIPTION_H
 #define SRC_DESCRIPTION_H
 
@@ -12,9 +13,11 @@
 #include "mobilevlm.h"
 
 enum projector_kind {
-    PROJECTOR_MLP,   /* n_linear linear layers with GELU between them */
-    PROJECTOR_LDP,   /* two linear layers, then two depthwise-separable blocks; the second halves the grid */
-    PROJECTOR_LDPV2, /* two linear layers, mean pooling to a grid, depthwise convolution added to its input */
+    PROJECTOR_MLP, /* n_linear linear layers with GELU between them */
+    PROJECTOR_LDP, /* two linear layers, then two depthwise-separable blocks; the second halves the
+                      grid */
+    PROJECTOR_LDPV2, /* two linear layers, mean pooling to a grid, depthwise convolution added to
+                        its input */
 };
 
 enum tokenizer_kind { TOKENIZER_SENTENCEPIECE_BPE };
@@ -39,9 +42,10 @@ struct description {
         int64_t patch_size, width, ffn, n_layers, n_heads;
         double norm_eps;
         int64_t activation;
-        int64_t class_token; /* 1: a learnt row stands before the patches, and is dropped at the end */
-        int64_t pre_norm;    /* 1: a norm before the first layer */
-        int64_t patch_bias;  /* 1: the patch convolution has a bias */
+        int64_t
+            class_token;  /* 1: a learnt row stands before the patches, and is dropped at the end */
+        int64_t pre_norm; /* 1: a norm before the first layer */
+        int64_t patch_bias; /* 1: the patch convolution has a bias */
     } vision;
 
     struct {
@@ -56,18 +60,21 @@ struct description {
         int64_t hidden, ffn, n_layers, n_heads, n_kv_heads, head_dim, vocab;
         double norm_eps;
         int64_t activation;
-        double rope_theta, rope_scale; /* position p stands at the angle p / rope_scale x theta^(-2 i / rope_dims) */
+        double rope_theta, rope_scale; /* position p stands at the angle p / rope_scale x theta^(-2
+                                          i / rope_dims) */
         int64_t rope_dims;
         int64_t context;   /* positions it was trained for */
         int64_t tied_head; /* 1: the embeddings are the head */
     } decoder;
 
     struct {
-        int64_t kind; /* enum tokenizer_kind */
+        int64_t kind;                           /* enum tokenizer_kind */
         int64_t unk_id, bos_id, eos_id, pad_id; /* -1: none */
         int64_t add_bos;
-        int64_t legacy; /* 1: after a special token, text gets a dummy prefix of its own (transformers' flag) */
-        int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_as_suffix, byte_fallback;
+        int64_t legacy; /* 1: after a special token, text gets a dummy prefix of its own
+                           (transformers' flag) */
+        int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces,
+            whitespace_as_suffix, byte_fallback;
         struct number_list stop_ids; /* that end an answer */
     } tokenizer;
 
@@ -81,13 +88,15 @@ struct description {
     } prompt;
 };
 
-/* Bytes -> description, whose texts point into `bytes`. Checks every field's presence, kind and range, and what
- * fields demand of each other. `name` stands in messages. Unknown keys are passed over. MVLM_BAD_MODEL. */
-mvlm_status description_decode(const char *name, const uint8_t *bytes, size_t n_bytes, struct description *description,
-                               mvlm_error *error);
+/* Bytes -> description, whose texts point into `bytes`. Checks every field's presence, kind and
+ * range, and what fields demand of each other. `name` stands in messages. Unknown keys are passed
+ * over. MVLM_BAD_MODEL. */
+mvlm_status description_decode(const char *name, const uint8_t *bytes, size_t n_bytes,
+                               struct description *description, mvlm_error *error);
 
 /* The checks that description_decode ends with: what fields demand of each other. */
-mvlm_status description_check(const char *name, const struct description *description, mvlm_error *error);
+mvlm_status description_check(const char *name, const struct description *description,
+                              mvlm_error *error);
 
 /* Description -> bytes: returns their number, and writes them when `bytes` is not NULL. */
 size_t description_encode(const struct description *description, uint8_t *bytes);
@@ -95,7 +104,8 @@ size_t description_encode(const struct description *description, uint8_t *bytes)
 /* The index-th field present in encoded bytes that were decoded before; false past the last. */
 bool description_field(const uint8_t *bytes, size_t n_bytes, size_t index, mvlm_field *field);
 
-/* Name <-> number of the fields whose value is one of a few names; NULL and -1 when there is none. */
+/* Name <-> number of the fields whose value is one of a few names; NULL and -1 when there is none.
+ */
 const char *activation_name(int64_t activation);
 const char *projector_kind_name(int64_t kind);
 

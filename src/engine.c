@@ -1,8 +1,8 @@
 /* The answer to a question, from bytes to text:
  *
  *     picture bytes -> image -> vision -> projector --\
- *                                                      prompt -> decoder <-> kv_cache -> sampler -> answer text
- *     turns -> prompt -> tokenizer -------------------/
+ *                                                      prompt -> decoder <-> kv_cache -> sampler ->
+ * answer text turns -> prompt -> tokenizer -------------------/
  */
 #include <math.h>
 #include <stdlib.h>
@@ -12,13 +12,16 @@
 #include "prompt.h"
 #include "session.h"
 #include "status.h"
+#include "utf8.h"
 
-/* ---- Tracing ---------------------------------------------------------------------------------- */
+/* ---- Tracing ----------------------------------------------------------------------------------
+ */
 
-static mvlm_status trace(const struct mvlm_session *s, const char *stage, size_t picture, const float *values,
-                         const size_t *shape, int n_dims, mvlm_error *error)
+static mvlm_status trace(const struct mvlm_session *s, const char *stage, size_t picture,
+                         const float *values, const size_t *shape, int n_dims, mvlm_error *error)
 {
-    if (s->question.trace && s->question.trace(s->question.trace_user, stage, picture, values, shape, n_dims))
+    if (s->question.trace &&
+        s->question.trace(s->question.trace_user, stage, picture, values, shape, n_dims))
         return fail(error, MVLM_CANCELLED, "stopped by the trace at %s", stage);
     return MVLM_OK;
 }
@@ -28,7 +31,8 @@ static bool ends_at(const struct mvlm_session *s, mvlm_stage stage)
     return s->question.until == stage;
 }
 
-/* ---- Pictures --------------------------------------------------------------------------------- */
+/* ---- Pictures ---------------------------------------------------------------------------------
+ */
 
 /* All pictures become squares before any is encoded, so that a bad one costs no time. */
 static mvlm_status load_pictures(struct mvlm_session *s, mvlm_error *error)
@@ -43,7 +47,8 @@ static mvlm_status load_pictures(struct mvlm_session *s, mvlm_error *error)
         const double start = seconds_now();
         TRY(picture_decode(file->name, file->bytes, file->n_bytes, max_pixels, &picture, error));
         const double decoded = seconds_now();
-        const mvlm_status status = picture_to_square(&picture, &recipe, s->squares + i * square, error);
+        const mvlm_status status =
+            picture_to_square(&picture, &recipe, s->squares + i * square, error);
         picture_free(&picture);
         TRY(status);
         s->counters.decode_picture_ms += 1e3 * (decoded - start);
@@ -56,9 +61,11 @@ static mvlm_status load_pictures(struct mvlm_session *s, mvlm_error *error)
 static mvlm_status see(struct mvlm_session *s, size_t picture, mvlm_error *error)
 {
     const struct description *d = &s->model->description;
-    const size_t side = (size_t)d->image.size, hidden = (size_t)d->decoder.hidden, tokens = image_tokens(d);
+    const size_t side = (size_t)d->image.size, hidden = (size_t)d->decoder.hidden,
+                 tokens = image_tokens(d);
     const size_t patches = patches_a_side(d) * patches_a_side(d);
-    const size_t pixel_shape[] = {3, side, side}, feature_shape[] = {patches, (size_t)d->vision.width};
+    const size_t pixel_shape[] = {3, side, side},
+                 feature_shape[] = {patches, (size_t)d->vision.width};
     const size_t row_shape[] = {tokens, hidden};
     float *rows = s->image_rows + picture * tokens * hidden;
     const float *features;
@@ -85,7 +92,8 @@ static mvlm_status see(struct mvlm_session *s, size_t picture, mvlm_error *error
     return trace(s, "projector", picture, rows, row_shape, 2, error);
 }
 
-/* ---- The prompt ------------------------------------------------------------------------------- */
+/* ---- The prompt -------------------------------------------------------------------------------
+ */
 
 /* Where the next row of the sequence comes from. */
 struct reader {
@@ -107,7 +115,8 @@ static size_t fill_rows(struct mvlm_session *s, struct reader *reader, size_t n)
             matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)id, out);
             reader->at++;
         } else {
-            memcpy(out, s->image_rows + (reader->picture * tokens + reader->line) * hidden, hidden * sizeof *out);
+            memcpy(out, s->image_rows + (reader->picture * tokens + reader->line) * hidden,
+                   hidden * sizeof *out);
             if (++reader->line == tokens) {
                 reader->line = 0;
                 reader->picture++;
@@ -120,30 +129,35 @@ static size_t fill_rows(struct mvlm_session *s, struct reader *reader, size_t n)
 }
 
 /* Called with logits [n_rows, vocab] of the rows from `first` on of the sequence. */
-typedef mvlm_status (*logits_fn)(struct mvlm_session *s, size_t first, size_t n_rows, void *user, mvlm_error *error);
+typedef mvlm_status (*logits_fn)(struct mvlm_session *s, size_t first, size_t n_rows, void *user,
+                                 mvlm_error *error);
 
-static mvlm_status give_logits(struct mvlm_session *s, size_t n_rows, logits_fn each, void *user, mvlm_error *error)
+static mvlm_status give_logits(struct mvlm_session *s, size_t n_rows, logits_fn each, void *user,
+                               mvlm_error *error)
 {
     for (size_t row = 0; row < n_rows; row += s->decoder.logit_rows) {
-        const size_t left = n_rows - row, n = left < s->decoder.logit_rows ? left : s->decoder.logit_rows;
+        const size_t left = n_rows - row,
+                     n = left < s->decoder.logit_rows ? left : s->decoder.logit_rows;
         decoder_logits(&s->compute, s->model, &s->decoder, row, n);
         TRY(each(s, s->position + row, n, user, error));
     }
     return MVLM_OK;
 }
 
-/* Reads the sequence from an empty cache. With `each`, the logits of every row are computed and handed to it; without,
- * the last row's are left in decoder.logits. */
-static mvlm_status prefill(struct mvlm_session *s, const int32_t *ids, size_t n_ids, logits_fn each, void *user,
-                           mvlm_error *error)
+/* Reads the sequence from an empty cache. With `each`, the logits of every row are computed and
+ * handed to it; without, the last row's are left in decoder.logits. */
+static mvlm_status prefill(struct mvlm_session *s, const int32_t *ids, size_t n_ids, logits_fn each,
+                           void *user, mvlm_error *error)
 {
     struct reader reader = {.ids = ids, .n_ids = n_ids};
     const size_t chunk = s->sizes.n_rows < MAX_CHUNK ? s->sizes.n_rows : MAX_CHUNK;
     size_t n = 0;
     s->position = 0;
-    decoder_positions(&s->decoder, &s->model->description, s->sizes.n_ctx); /* here: pictures use the same memory */
+    decoder_positions(&s->decoder, &s->model->description,
+                      s->sizes.n_ctx); /* here: pictures use the same memory */
     for (size_t rows; (rows = fill_rows(s, &reader, chunk)) > 0; s->position += rows) {
-        TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->cache, s->position, rows, !each, error));
+        TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->cache, s->position, rows, !each,
+                         error));
         if (each)
             TRY(give_logits(s, rows, each, user, error));
         n = rows;
@@ -153,18 +167,21 @@ static mvlm_status prefill(struct mvlm_session *s, const int32_t *ids, size_t n_
     return MVLM_OK;
 }
 
-static mvlm_status trace_logits(struct mvlm_session *s, size_t first, size_t n_rows, void *user, mvlm_error *error)
+static mvlm_status trace_logits(struct mvlm_session *s, size_t first, size_t n_rows, void *user,
+                                mvlm_error *error)
 {
     (void)user;
     (void)first;
     const size_t vocab = (size_t)s->model->description.decoder.vocab, shape[] = {n_rows, vocab};
     TRY(trace(s, "logits", 0, s->decoder.logits, shape, 2, error));
     /* whatever block comes last, its last row moves to where the sampler looks */
-    memmove(s->decoder.logits, s->decoder.logits + (n_rows - 1) * vocab, vocab * sizeof *s->decoder.logits);
+    memmove(s->decoder.logits, s->decoder.logits + (n_rows - 1) * vocab,
+            vocab * sizeof *s->decoder.logits);
     return MVLM_OK;
 }
 
-/* ---- Question --------------------------------------------------------------------------------- */
+/* ---- Question ---------------------------------------------------------------------------------
+ */
 
 static void count_prompt(struct mvlm_session *s)
 {
@@ -178,20 +195,34 @@ static void count_prompt(struct mvlm_session *s)
             s->counters.prompt_tokens++;
 }
 
+/* A stop text that is no UTF-8 could cut a character in two. */
+static mvlm_status check_stops(const mvlm_question *question, mvlm_error *error)
+{
+    size_t at;
+    for (size_t i = 0; i < question->n_stops; i++)
+        if (!utf8_valid(question->stops[i], strlen(question->stops[i]), &at))
+            return fail(error, MVLM_USAGE, "stop text %zu is no valid UTF-8: byte 0x%02x at %zu",
+                        i + 1, (unsigned char)question->stops[i][at], at);
+    return MVLM_OK;
+}
+
 /* Ids, sizes and memory of the question. */
-static mvlm_status take_question(struct mvlm_session *s, const mvlm_question *question, mvlm_error *error)
+static mvlm_status take_question(struct mvlm_session *s, const mvlm_question *question,
+                                 mvlm_error *error)
 {
     struct session_sizes sizes;
     s->state = SESSION_IDLE;
     s->question = *question;
     s->prompt.n = 0;
     TRY(sampler_start(&s->sampler, &question->sampling, error));
+    TRY(check_stops(question, error));
     TRY(prompt_ids(s->model, question, &s->prompt, error));
     count_prompt(s);
     const size_t rows = s->counters.prompt_tokens + s->counters.image_tokens;
     if (rows == 0)
         return fail(error, MVLM_USAGE, "the prompt has no tokens");
-    TRY(session_sizes_of(s->model, &s->options, rows, question->n_pictures, question->max_tokens, &sizes, error));
+    TRY(session_sizes_of(s->model, &s->options, rows, question->n_pictures, question->max_tokens,
+                         &sizes, error));
     TRY(session_prepare(s, &sizes, error));
     s->counters.n_ctx = sizes.n_ctx;
     s->counters.n_threads = sizes.n_threads;
@@ -214,7 +245,6 @@ static mvlm_status begin(struct mvlm_session *s, const mvlm_question *question, 
     const double start = seconds_now();
     TRY(prefill(s, s->prompt.ids, s->prompt.n, question->trace ? trace_logits : NULL, NULL, error));
     s->counters.prefill_ms = 1e3 * (seconds_now() - start);
-    s->compute.progress = NULL;
     if (ends_at(s, MVLM_TO_LOGITS))
         return MVLM_OK;
     for (size_t i = 0; i < s->prompt.n; i++)
@@ -224,9 +254,11 @@ static mvlm_status begin(struct mvlm_session *s, const mvlm_question *question, 
     return MVLM_OK;
 }
 
-/* A cancelled call uses the flag up. */
+/* A cancelled call uses the flag up; the question's progress is not that of the calls that follow.
+ */
 static mvlm_status finish_call(struct mvlm_session *s, mvlm_status status)
 {
+    s->compute.progress = NULL;
     s->counters.linear_ms = 1e3 * s->compute.linear_seconds;
     if (status != MVLM_OK)
         s->state = SESSION_IDLE;
@@ -240,7 +272,8 @@ mvlm_status mvlm_begin(mvlm_session *session, const mvlm_question *question, mvl
     return finish_call(session, begin(session, question, error));
 }
 
-/* ---- Answer ----------------------------------------------------------------------------------- */
+/* ---- Answer -----------------------------------------------------------------------------------
+ */
 
 static bool is_stop_id(const struct description *d, int32_t id)
 {
@@ -253,7 +286,8 @@ static bool is_stop_id(const struct description *d, int32_t id)
 /* Reads the pending id, so that decoder.logits tell of the one after it. */
 static mvlm_status step(struct mvlm_session *s, mvlm_error *error)
 {
-    matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)s->pending, s->decoder.x);
+    matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)s->pending,
+               s->decoder.x);
     TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->cache, s->position, 1, true, error));
     decoder_logits(&s->compute, s->model, &s->decoder, 0, 1);
     s->position++;
@@ -275,7 +309,8 @@ static mvlm_finish sample(struct mvlm_session *s, mvlm_piece *piece)
     const size_t n_bytes = tokenizer_bytes(s->model->tokenizer, id, s->token_bytes);
     if (answer_push(&s->answer, s->token_bytes, n_bytes))
         return MVLM_STOP_TEXT;
-    const bool full = s->position == s->sizes.n_ctx || s->counters.generated_tokens == s->sizes.max_tokens;
+    const bool full =
+        s->position == s->sizes.n_ctx || s->counters.generated_tokens == s->sizes.max_tokens;
     return full ? MVLM_LENGTH : MVLM_UNFINISHED;
 }
 
@@ -302,8 +337,8 @@ mvlm_status mvlm_next(mvlm_session *session, mvlm_piece *piece, mvlm_error *erro
     return finish_call(session, next(session, piece, error));
 }
 
-mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_text_fn text, void *user,
-                     mvlm_error *error)
+mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_text_fn text,
+                     void *user, mvlm_error *error)
 {
     mvlm_piece piece = {.finish = MVLM_UNFINISHED};
     TRY(mvlm_begin(session, question, error));
@@ -328,7 +363,8 @@ const int32_t *mvlm_session_prompt_ids(const mvlm_session *session, size_t *n_id
     return session->prompt.ids;
 }
 
-/* ---- Likelihood ------------------------------------------------------------------------------- */
+/* ---- Likelihood -------------------------------------------------------------------------------
+ */
 
 struct score_job {
     const int32_t *ids;
@@ -337,7 +373,8 @@ struct score_job {
 };
 
 /* -log softmax(logits)[the id that follows], in double precision. */
-static mvlm_status score_rows(struct mvlm_session *s, size_t first, size_t n_rows, void *user, mvlm_error *error)
+static mvlm_status score_rows(struct mvlm_session *s, size_t first, size_t n_rows, void *user,
+                              mvlm_error *error)
 {
     (void)error;
     const struct score_job *job = user;
@@ -349,7 +386,8 @@ static mvlm_status score_rows(struct mvlm_session *s, size_t first, size_t n_row
             most = (double)logits[i] > most ? (double)logits[i] : most;
         for (size_t i = 0; i < vocab; i++)
             sum += exp((double)logits[i] - most);
-        job->losses[first + row] = (float)(most + log(sum) - (double)logits[job->ids[first + row + 1]]);
+        job->losses[first + row] =
+            (float)(most + log(sum) - (double)logits[job->ids[first + row + 1]]);
     }
     return MVLM_OK;
 }
@@ -360,7 +398,8 @@ static mvlm_status score(struct mvlm_session *s, struct score_job *job, mvlm_err
     s->state = SESSION_IDLE;
     for (size_t i = 0; i < job->n_ids; i++)
         if (job->ids[i] < 0 || job->ids[i] >= s->model->description.decoder.vocab)
-            return fail(error, MVLM_USAGE, "id %d at %zu is beyond the vocabulary", (int)job->ids[i], i);
+            return fail(error, MVLM_USAGE, "id %d at %zu is beyond the vocabulary",
+                        (int)job->ids[i], i);
     if (job->n_ids == 0)
         return MVLM_OK;
     TRY(session_sizes_of(s->model, &s->options, job->n_ids, 0, 1, &sizes, error));
@@ -368,7 +407,8 @@ static mvlm_status score(struct mvlm_session *s, struct score_job *job, mvlm_err
     return prefill(s, job->ids, job->n_ids, score_rows, job, error);
 }
 
-mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, float *losses, mvlm_error *error)
+mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, float *losses,
+                       mvlm_error *error)
 {
     struct score_job job = {ids, n_ids, losses};
     return finish_call(session, score(session, &job, error));

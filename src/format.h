@@ -8,7 +8,8 @@
 #error "model.bin is read in place: a little-endian processor is needed"
 #endif
 
-#define FORMAT_MAGIC "MVLM\r\n\x1a\n" /* eight bytes: a transfer that changes line ends breaks them */
+#define FORMAT_MAGIC                                                                               \
+    "MVLM\r\n\x1a\n" /* eight bytes: a transfer that changes line ends breaks them */
 
 enum {
     FORMAT_VERSION = 1,
@@ -26,10 +27,12 @@ enum tensor_type { TENSOR_F32 = 0, TENSOR_F16 = 1, TENSOR_Q8 = 2, TENSOR_Q4 = 3 
 
 enum tensor_layout {
     LAYOUT_ROWS = 0,  /* row-major */
-    LAYOUT_TILES = 1, /* 32 rows at a time, transposed: [rows / 32, rounded up][columns][32], zeros beyond the last row */
+    LAYOUT_TILES = 1, /* 32 rows at a time, transposed: [rows / 32, rounded up][columns][32], zeros
+                         beyond the last row */
 };
 
-/* Parts of the data, in the order of execution; each begins at a multiple of FORMAT_SECTION_ALIGN. */
+/* Parts of the data, in the order of execution; each begins at a multiple of FORMAT_SECTION_ALIGN.
+ */
 enum section { SECTION_VISION, SECTION_PROJECTOR, SECTION_DECODER, SECTION_COUNT };
 
 struct format_range {
@@ -45,7 +48,8 @@ struct format_header {
     struct format_range description, tokenizer, directory, data;
     uint32_t n_tensors;
     uint32_t reserved0;
-    uint8_t digest[16]; /* XXH3-128, canonical, of all bytes before the data with these sixteen zero */
+    uint8_t
+        digest[16]; /* XXH3-128, canonical, of all bytes before the data with these sixteen zero */
     uint8_t reserved1[64];
 };
 _Static_assert(sizeof(struct format_header) == FORMAT_HEADER_BYTES, "the header is 192 bytes");
@@ -59,19 +63,23 @@ struct format_tensor {
 };
 _Static_assert(sizeof(struct format_tensor) == 128, "a directory entry is 128 bytes");
 
-/* An entry of the description. The key follows with a NUL, then the value, each with zeros up to a multiple of 8. */
+/* An entry of the description. The key follows with a NUL, then the value, each with zeros up to a
+ * multiple of 8. */
 struct format_field {
-    uint8_t kind; /* mvlm_field's: 0 integer (i64), 1 real (f64), 2 text (with its NUL), 3 reals (f64 each) */
+    uint8_t kind; /* mvlm_field's: 0 integer (i64), 1 real (f64), 2 text (with its NUL), 3 reals
+                     (f64 each) */
     uint8_t key_bytes;
     uint16_t reserved;
     uint32_t value_bytes;
 };
 _Static_assert(sizeof(struct format_field) == 8, "a field's head is 8 bytes");
 
-/* A piece of the tokenizer; its bytes follow. The section begins with a u32 that counts the pieces. */
+/* A piece of the tokenizer; its bytes follow. The section begins with a u32 that counts the pieces.
+ */
 struct format_piece {
     float score;
-    uint8_t type; /* of SentencePiece's ModelProto: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte */
+    uint8_t type; /* of SentencePiece's ModelProto: 1 normal, 2 unknown, 3 control, 4 user defined,
+                     5 unused, 6 byte */
     uint8_t reserved;
     uint16_t n_bytes;
 };

@@ -1,7 +1,8 @@
 /* Picture file bytes -> RGB -> the square of numbers that the vision tower reads.
  *
- *     bytes -> (JPEG marker walk | PNG chunk walk | BMP header) -> stb_image -> EXIF turn -> struct picture
- *     picture -> pad | crop | squash -> Pillow's bicubic -> (value / 255 - mean) / std -> pixels
+ *     bytes -> (JPEG marker walk | PNG chunk walk | BMP header) -> stb_image -> EXIF turn -> struct
+ * picture picture -> pad | crop | squash -> Pillow's bicubic -> (value / 255 - mean) / std ->
+ * pixels
  */
 #ifndef SRC_IMAGE_H
 #define SRC_IMAGE_H
@@ -25,7 +26,7 @@ enum image_fit {
 };
 
 struct image_recipe {
-    int side;              /* pixels of the square's edge */
+    int side; /* pixels of the square's edge */
     enum image_fit fit;
     uint8_t pad_colour[3]; /* red, green, blue */
     float mean[3], std[3]; /* of values in 0..1, for each channel */
@@ -43,7 +44,8 @@ void picture_free(struct picture *picture);
 mvlm_status picture_to_square(const struct picture *picture, const struct image_recipe *recipe,
                               uint8_t *square, mvlm_error *error);
 
-/* square [side, side, 3] -> pixels [3, side, side], with the float roundings of CLIPImageProcessor. */
+/* square [side, side, 3] -> pixels [3, side, side], with the float roundings of CLIPImageProcessor.
+ */
 void square_to_pixels(const uint8_t *square, const struct image_recipe *recipe, float *pixels);
 
 #endif

@@ -14,18 +14,20 @@ static size_t value_size(const struct kv_cache *cache)
     return cache->type == TENSOR_F16 ? 2 : 4;
 }
 
-void kv_cache_layout(struct kv_cache *cache, struct arena *arena, enum tensor_type type, size_t n_layers,
-                     size_t n_heads, size_t head_dim, size_t n_positions)
+void kv_cache_layout(struct kv_cache *cache, struct arena *arena, enum tensor_type type,
+                     size_t n_layers, size_t n_heads, size_t head_dim, size_t n_positions)
 {
-    *cache = (struct kv_cache){type, n_layers, n_heads, head_dim, tiles(n_positions) * TILE, NULL, NULL};
+    *cache =
+        (struct kv_cache){type, n_layers, n_heads, head_dim, tiles(n_positions) * TILE, NULL, NULL};
     const size_t n_lists = n_layers * n_heads;
     cache->keys = arena_take(arena, n_lists * cache->capacity, head_dim * value_size(cache));
-    cache->values = arena_take(arena, n_lists * cache->capacity, tiles(head_dim) * TILE * value_size(cache));
+    cache->values =
+        arena_take(arena, n_lists * cache->capacity, tiles(head_dim) * TILE * value_size(cache));
 }
 
 /* Where a tile of `rows` x 32 values begins. */
-static size_t tile_at(const struct kv_cache *cache, size_t layer, size_t head, size_t tiles_a_head, size_t tile,
-                      size_t rows)
+static size_t tile_at(const struct kv_cache *cache, size_t layer, size_t head, size_t tiles_a_head,
+                      size_t tile, size_t rows)
 {
     return ((layer * cache->n_heads + head) * tiles_a_head + tile) * rows * TILE;
 }
@@ -43,7 +45,8 @@ const void *kv_cache_values(const struct kv_cache *cache, size_t layer, size_t h
 }
 
 /* Writes one value; a head's key goes to 32 different lines, its value to a few. */
-static void store(const struct kv_cache *cache, const struct kernels *kernels, void *place, size_t index, float value)
+static void store(const struct kv_cache *cache, const struct kernels *kernels, void *place,
+                  size_t index, float value)
 {
     if (cache->type == TENSOR_F16)
         kernels->f32_to_f16((uint16_t *)place + index, &value, 1);
@@ -51,8 +54,8 @@ static void store(const struct kv_cache *cache, const struct kernels *kernels, v
         ((float *)place)[index] = value;
 }
 
-void kv_cache_put(const struct kv_cache *cache, const struct kernels *kernels, size_t layer, size_t head,
-                  size_t position, const float *key, const float *value)
+void kv_cache_put(const struct kv_cache *cache, const struct kernels *kernels, size_t layer,
+                  size_t head, size_t position, const float *key, const float *value)
 {
     const size_t n = cache->head_dim;
     void *keys = (void *)(uintptr_t)kv_cache_keys(cache, layer, head, position / TILE);
@@ -83,13 +86,14 @@ static void append_rows(void *argument, size_t first, size_t n_rows, int thread)
     for (size_t row = first; row < first + n_rows; row++)
         for (size_t head = 0; head < cache->n_heads; head++) {
             const size_t at = row * job->stride + head * cache->head_dim;
-            kv_cache_put(cache, job->compute->kernels, job->layer, head, job->first + row, job->keys + at,
-                         job->values + at);
+            kv_cache_put(cache, job->compute->kernels, job->layer, head, job->first + row,
+                         job->keys + at, job->values + at);
         }
 }
 
-void kv_cache_append(struct compute *compute, const struct kv_cache *cache, size_t layer, size_t first,
-                     const float *keys, const float *values, size_t stride, size_t n_rows)
+void kv_cache_append(struct compute *compute, const struct kv_cache *cache, size_t layer,
+                     size_t first, const float *keys, const float *values, size_t stride,
+                     size_t n_rows)
 {
     struct append_job job = {compute, cache, layer, first, keys, values, stride};
     compute_rows(compute, n_rows, append_rows, &job);

@@ -5,7 +5,7 @@
 enum {
     TILE = FORMAT_TILE,
     BLOCK_ROWS = 192, /* rows whose 32 sums wait in scratch: 24 KiB */
-    BLOCK_K = 512,    /* inputs at a time: a panel of 64 KiB */
+    BLOCK_K = 256,    /* inputs at a time: a panel of 32 KiB, for the first-level cache */
 };
 
 /* scratch of one thread: sums [BLOCK_ROWS][TILE], panel [BLOCK_K][TILE] */
@@ -25,8 +25,8 @@ struct job {
 };
 
 /* The tile's inputs [k, k + n) as f32 [n][TILE]: in place, or unpacked into `panel`. */
-static const float *tile_panel(const struct kernels *kernels, const struct matrix *w, size_t tile, size_t k, size_t n,
-                               float *panel)
+static const float *tile_panel(const struct kernels *kernels, const struct matrix *w, size_t tile,
+                               size_t k, size_t n, float *panel)
 {
     const size_t at = (tile * w->n_cols + k) * TILE;
     if (w->type == TENSOR_F32)
@@ -36,7 +36,8 @@ static const float *tile_panel(const struct kernels *kernels, const struct matri
 }
 
 /* sums[n_rows][TILE] = x[n_rows][n_cols] tile */
-static void multiply_tile(const struct job *job, size_t tile, const float *x, size_t n_rows, float *sums, float *panel)
+static void multiply_tile(const struct job *job, size_t tile, const float *x, size_t n_rows,
+                          float *sums, float *panel)
 {
     const struct matrix *w = &job->layer->weight;
     const struct kernels *kernels = job->compute->kernels;
@@ -83,8 +84,8 @@ static void run_tile(void *argument, size_t tile, int thread)
     }
 }
 
-void linear(struct compute *compute, const struct linear *layer, const float *x, size_t x_stride, size_t n_rows,
-            float *y, size_t y_stride, const struct epilogue *epilogue)
+void linear(struct compute *compute, const struct linear *layer, const float *x, size_t x_stride,
+            size_t n_rows, float *y, size_t y_stride, const struct epilogue *epilogue)
 {
     struct job job = {compute, layer, x, x_stride, n_rows, y, y_stride, epilogue};
     const double start = seconds_now();
@@ -96,7 +97,8 @@ void matrix_row(const struct compute *compute, const struct matrix *matrix, size
 {
     const bool tiled = matrix->layout == LAYOUT_TILES;
     const size_t step = tiled ? TILE : 1;
-    const size_t at = tiled ? row / TILE * TILE * matrix->n_cols + row % TILE : row * matrix->n_cols;
+    const size_t at =
+        tiled ? row / TILE * TILE * matrix->n_cols + row % TILE : row * matrix->n_cols;
     if (matrix->type == TENSOR_F32 && !tiled)
         memcpy(out, (const float *)matrix->data + at, matrix->n_cols * sizeof *out);
     else if (matrix->type == TENSOR_F32)
@@ -106,5 +108,6 @@ void matrix_row(const struct compute *compute, const struct matrix *matrix, size
         compute->kernels->f16_to_f32(out, (const uint16_t *)matrix->data + at, matrix->n_cols);
     else
         for (size_t k = 0; k < matrix->n_cols; k++)
-            compute->kernels->f16_to_f32(&out[k], (const uint16_t *)matrix->data + at + k * step, 1);
+            compute->kernels->f16_to_f32(&out[k], (const uint16_t *)matrix->data + at + k * step,
+                                         1);
 }

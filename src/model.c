@@ -6,7 +6,8 @@
 
 #include "status.h"
 
-static mvlm_status choose_kernels(struct mvlm_model *model, const mvlm_model_options *options, mvlm_error *error)
+static mvlm_status choose_kernels(struct mvlm_model *model, const mvlm_model_options *options,
+                                  mvlm_error *error)
 {
     const char *isa = options ? options->isa : NULL;
     bool known;
@@ -22,7 +23,8 @@ static mvlm_status choose_kernels(struct mvlm_model *model, const mvlm_model_opt
             strncat(list, rung, sizeof list - strlen(list) - 1);
         }
     if (!known)
-        return fail(error, MVLM_USAGE, "unknown instruction set \"%.40s\": this machine has %s", isa, list);
+        return fail(error, MVLM_USAGE, "unknown instruction set \"%.40s\": this machine has %s",
+                    isa, list);
     return fail(error, MVLM_UNSUPPORTED, "this processor lacks %s: it has %s", isa, list);
 }
 
@@ -30,7 +32,8 @@ static mvlm_status read_description(struct mvlm_model *model, mvlm_error *error)
 {
     const struct format_range range = model->weights.header->description;
     const uint8_t *bytes = model->weights.bytes + range.offset;
-    TRY(description_decode(model->weights.path, bytes, (size_t)range.n_bytes, &model->description, error));
+    TRY(description_decode(model->weights.path, bytes, (size_t)range.n_bytes, &model->description,
+                           error));
     mvlm_field field;
     while (description_field(bytes, (size_t)range.n_bytes, model->n_fields, &field))
         model->n_fields++;
@@ -43,19 +46,24 @@ static mvlm_status check_entry(const struct mvlm_model *model, const struct form
 {
     const char *path = model->weights.path;
     if (strcmp(t->name, spec->name) != 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s stands where %s belongs", path, t->name, spec->name);
+        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s stands where %s belongs", path, t->name,
+                    spec->name);
     if (t->n_rows != (uint64_t)spec->n_rows || t->n_cols != (uint64_t)spec->n_cols)
-        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s is %llu x %llu, its description demands %lld x %lld", path,
-                    t->name, (unsigned long long)t->n_rows, (unsigned long long)t->n_cols, (long long)spec->n_rows,
-                    (long long)spec->n_cols);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: tensor %s is %llu x %llu, its description demands %lld x %lld", path,
+                    t->name, (unsigned long long)t->n_rows, (unsigned long long)t->n_cols,
+                    (long long)spec->n_rows, (long long)spec->n_cols);
     const enum tensor_layout layout = spec->kind == TENSOR_MATRIX ? LAYOUT_TILES : LAYOUT_ROWS;
-    if (t->layout != layout || t->section != spec->section || (spec->kind == TENSOR_VECTOR && t->type != TENSOR_F32))
-        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: type %s, layout %u, section %u do not suit its place", path,
+    if (t->layout != layout || t->section != spec->section ||
+        (spec->kind == TENSOR_VECTOR && t->type != TENSOR_F32))
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: tensor %s: type %s, layout %u, section %u do not suit its place", path,
                     t->name, tensor_type_name(t->type), t->layout, t->section);
     return MVLM_OK;
 }
 
-static void bind(struct mvlm_model *model, const struct format_tensor *t, const struct tensor_spec *spec)
+static void bind(struct mvlm_model *model, const struct format_tensor *t,
+                 const struct tensor_spec *spec)
 {
     struct parameters *p = &model->parameters;
     char *base = (char *)p;
@@ -77,10 +85,12 @@ static mvlm_status bind_tensors(struct mvlm_model *model, mvlm_error *error)
     const uint32_t n = model->weights.header->n_tensors;
     const size_t expected = schema_list(d, NULL);
     if (n != expected)
-        return fail(error, MVLM_BAD_MODEL, "%s: %u tensors, its description demands %zu", model->weights.path, n,
-                    expected);
-    model->parameters.vision.layers = calloc((size_t)d->vision.n_layers + 1, sizeof(struct vision_layer));
-    model->parameters.decoder.layers = calloc((size_t)d->decoder.n_layers, sizeof(struct decoder_layer));
+        return fail(error, MVLM_BAD_MODEL, "%s: %u tensors, its description demands %zu",
+                    model->weights.path, n, expected);
+    model->parameters.vision.layers =
+        calloc((size_t)d->vision.n_layers + 1, sizeof(struct vision_layer));
+    model->parameters.decoder.layers =
+        calloc((size_t)d->decoder.n_layers, sizeof(struct decoder_layer));
     struct tensor_spec *specs = calloc(n, sizeof *specs);
     mvlm_status status = MVLM_OK;
     if (!specs || !model->parameters.vision.layers || !model->parameters.decoder.layers)
@@ -98,19 +108,20 @@ static mvlm_status bind_tensors(struct mvlm_model *model, mvlm_error *error)
     return status;
 }
 
-static mvlm_status open_parts(struct mvlm_model *model, const char *path, const mvlm_model_options *options,
-                              mvlm_error *error)
+static mvlm_status open_parts(struct mvlm_model *model, const char *path,
+                              const mvlm_model_options *options, mvlm_error *error)
 {
     TRY(choose_kernels(model, options, error));
     TRY(weights_open(path, &model->weights, error));
     TRY(read_description(model, error));
     TRY(bind_tensors(model, error));
     const struct format_range range = model->weights.header->tokenizer;
-    return tokenizer_open(path, &model->description, model->weights.bytes + range.offset, (size_t)range.n_bytes,
-                          &model->tokenizer, error);
+    return tokenizer_open(path, &model->description, model->weights.bytes + range.offset,
+                          (size_t)range.n_bytes, &model->tokenizer, error);
 }
 
-mvlm_status mvlm_model_open(const char *path, const mvlm_model_options *options, mvlm_model **out, mvlm_error *error)
+mvlm_status mvlm_model_open(const char *path, const mvlm_model_options *options, mvlm_model **out,
+                            mvlm_error *error)
 {
     *out = NULL;
     struct mvlm_model *model = calloc(1, sizeof *model);
@@ -135,7 +146,8 @@ void mvlm_model_close(mvlm_model *model)
     free(model);
 }
 
-mvlm_status mvlm_model_verify(const mvlm_model *model, mvlm_problem_fn problem, void *user, mvlm_error *error)
+mvlm_status mvlm_model_verify(const mvlm_model *model, mvlm_problem_fn problem, void *user,
+                              mvlm_error *error)
 {
     return weights_verify(&model->weights, problem, user, error);
 }
@@ -160,7 +172,8 @@ void mvlm_model_describe(const mvlm_model *model, mvlm_model_info *info)
 bool mvlm_model_field(const mvlm_model *model, size_t index, mvlm_field *field)
 {
     const struct format_range range = model->weights.header->description;
-    return description_field(model->weights.bytes + range.offset, (size_t)range.n_bytes, index, field);
+    return description_field(model->weights.bytes + range.offset, (size_t)range.n_bytes, index,
+                             field);
 }
 
 bool mvlm_model_tensor(const mvlm_model *model, size_t index, mvlm_tensor *tensor)

@@ -1,4 +1,5 @@
-/* An opened model: its description, its tensors bound to typed places, its tokenizer, its kernels. */
+/* An opened model: its description, its tensors bound to typed places, its tokenizer, its kernels.
+ */
 #ifndef SRC_MODEL_H
 #define SRC_MODEL_H
 

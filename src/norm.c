@@ -24,8 +24,8 @@ static void run_rows(void *argument, size_t first, size_t n_rows, int thread)
     }
 }
 
-void norm_rows(const struct compute *compute, enum norm_kind kind, const struct norm *norm, double eps, float *y,
-               const float *x, size_t n_rows, size_t n)
+void norm_rows(const struct compute *compute, enum norm_kind kind, const struct norm *norm,
+               double eps, float *y, const float *x, size_t n_rows, size_t n)
 {
     struct job job = {compute->kernels, kind, norm, (float)eps, y, x, n};
     compute_rows(compute, n_rows, run_rows, &job);

@@ -5,7 +5,8 @@
 #include "linear.h"
 #include "norm.h"
 
-void projector_layout(struct projector_buffers *buffers, struct arena *arena, const struct description *description)
+void projector_layout(struct projector_buffers *buffers, struct arena *arena,
+                      const struct description *description)
 {
     const size_t side = patches_a_side(description), out_side = projector_out_side(description);
     const size_t larger = side > out_side ? side : out_side; /* pooling may enlarge a small grid */
@@ -34,20 +35,20 @@ static void convolve_line(void *argument, size_t y, int thread)
 {
     (void)thread;
     const struct convolution *c = argument;
-    c->kernels->depthwise_3x3(c->out.rows + y * c->out.side * c->out.hidden, c->in.rows, c->taps, c->bias, c->in.side,
-                              c->out.side, c->stride, y, c->in.hidden);
+    c->kernels->depthwise_3x3(c->out.rows + y * c->out.side * c->out.hidden, c->in.rows, c->taps,
+                              c->bias, c->in.side, c->out.side, c->stride, y, c->in.hidden);
 }
 
-static void convolve(const struct compute *compute, const float *taps, const float *bias, struct grid in,
-                     struct grid out, size_t stride)
+static void convolve(const struct compute *compute, const float *taps, const float *bias,
+                     struct grid in, struct grid out, size_t stride)
 {
     struct convolution c = {compute->kernels, taps, bias, in, out, stride};
     compute_run(compute, out.side, convolve_line, &c);
 }
 
 /* The mean over the grid, through a bottleneck, becomes a factor for each channel. */
-static void squeeze_excite(struct compute *compute, const struct ldp_block *block, struct projector_buffers *buffers,
-                           struct grid x)
+static void squeeze_excite(struct compute *compute, const struct ldp_block *block,
+                           struct projector_buffers *buffers, struct grid x)
 {
     const struct kernels *kernels = compute->kernels;
     const struct epilogue relu = {.activation = ACTIVATION_RELU};
@@ -65,10 +66,11 @@ static void squeeze_excite(struct compute *compute, const struct ldp_block *bloc
         kernels->multiply(x.rows + i * x.hidden, factor, x.hidden);
 }
 
-/* One depthwise-separable block, in -> out, with `inner` of out's size in between; three different arrays. */
-static void run_block(struct compute *compute, const struct mvlm_model *model, const struct ldp_block *block,
-                      struct projector_buffers *buffers, size_t stride, struct grid in, struct grid inner,
-                      struct grid out)
+/* One depthwise-separable block, in -> out, with `inner` of out's size in between; three different
+ * arrays. */
+static void run_block(struct compute *compute, const struct mvlm_model *model,
+                      const struct ldp_block *block, struct projector_buffers *buffers,
+                      size_t stride, struct grid in, struct grid inner, struct grid out)
 {
     const size_t n = out.side * out.side;
     const double eps = model->description.projector.norm_eps;
@@ -81,20 +83,24 @@ static void run_block(struct compute *compute, const struct mvlm_model *model, c
 }
 
 /* x = rows of the linear layers, in buffers->a. */
-static void finish_ldp(struct compute *compute, const struct mvlm_model *model, struct projector_buffers *b,
-                       float *out)
+static void finish_ldp(struct compute *compute, const struct mvlm_model *model,
+                       struct projector_buffers *b, float *out)
 {
     const struct ldp_block *blocks = model->parameters.projector.block;
     const size_t hidden = (size_t)model->description.decoder.hidden;
-    const size_t side = patches_a_side(&model->description), half = projector_out_side(&model->description);
-    const struct grid x = {b->a, side, hidden}, inner = {b->b, side, hidden}, y = {b->c, side, hidden};
+    const size_t side = patches_a_side(&model->description),
+                 half = projector_out_side(&model->description);
+    const struct grid x = {b->a, side, hidden}, inner = {b->b, side, hidden},
+                      y = {b->c, side, hidden};
     run_block(compute, model, &blocks[0], b, 1, x, inner, y);
     compute->kernels->add(y.rows, x.rows, side * side * hidden);
-    run_block(compute, model, &blocks[1], b, 2, y, (struct grid){b->b, half, hidden}, (struct grid){out, half, hidden});
+    run_block(compute, model, &blocks[1], b, 2, y, (struct grid){b->b, half, hidden},
+              (struct grid){out, half, hidden});
 }
 
 /* Means over windows that share the grid out as evenly as may be: window i of n covers
- * [floor(i side / n), ceil((i + 1) side / n)). Source: PyTorch's documentation of AdaptiveAvgPool2d. */
+ * [floor(i side / n), ceil((i + 1) side / n)). Source: PyTorch's documentation of
+ * AdaptiveAvgPool2d. */
 static void pool(const struct kernels *kernels, struct grid in, struct grid out)
 {
     const size_t n = out.side, side = in.side, hidden = in.hidden;
@@ -113,43 +119,53 @@ static void pool(const struct kernels *kernels, struct grid in, struct grid out)
         }
 }
 
-static void finish_ldpv2(struct compute *compute, const struct mvlm_model *model, struct projector_buffers *b,
-                         float *out)
+static void finish_ldpv2(struct compute *compute, const struct mvlm_model *model,
+                         struct projector_buffers *b, float *out)
 {
     const size_t hidden = (size_t)model->description.decoder.hidden;
-    const size_t side = patches_a_side(&model->description), grid = projector_out_side(&model->description);
-    const struct grid x = {b->a, side, hidden}, pooled = {b->b, grid, hidden}, rows = {out, grid, hidden};
+    const size_t side = patches_a_side(&model->description),
+                 grid = projector_out_side(&model->description);
+    const struct grid x = {b->a, side, hidden}, pooled = {b->b, grid, hidden},
+                      rows = {out, grid, hidden};
     pool(compute->kernels, x, pooled);
-    convolve(compute, model->parameters.projector.peg_taps, model->parameters.projector.peg_bias, pooled, rows, 1);
+    convolve(compute, model->parameters.projector.peg_taps, model->parameters.projector.peg_bias,
+             pooled, rows, 1);
     compute->kernels->add(out, pooled.rows, grid * grid * hidden);
 }
 
-static void finish_mlp(struct compute *compute, const struct mvlm_model *model, struct projector_buffers *b, float *out)
+static void finish_mlp(struct compute *compute, const struct mvlm_model *model,
+                       struct projector_buffers *b, float *out)
 {
     (void)compute;
-    memcpy(out, b->a, image_tokens(&model->description) * (size_t)model->description.decoder.hidden * sizeof *out);
+    memcpy(out, b->a,
+           image_tokens(&model->description) * (size_t)model->description.decoder.hidden *
+               sizeof *out);
 }
 
 /* What each kind does with the rows that the linear layers left in buffers->a. */
-static void (*const finish[])(struct compute *, const struct mvlm_model *, struct projector_buffers *, float *) = {
+static void (*const finish[])(struct compute *, const struct mvlm_model *,
+                              struct projector_buffers *, float *) = {
     [PROJECTOR_MLP] = finish_mlp,
     [PROJECTOR_LDP] = finish_ldp,
     [PROJECTOR_LDPV2] = finish_ldpv2,
 };
 
-void project(struct compute *compute, const struct mvlm_model *model, struct projector_buffers *buffers,
-             const float *features, float *out)
+void project(struct compute *compute, const struct mvlm_model *model,
+             struct projector_buffers *buffers, const float *features, float *out)
 {
     const struct description *d = &model->description;
     const size_t hidden = (size_t)d->decoder.hidden, n_linear = (size_t)d->projector.n_linear;
     const size_t side = patches_a_side(d), patches = side * side;
-    const struct epilogue gelu = {.activation = ACTIVATION_GELU}, none = {.activation = ACTIVATION_NONE};
+    const struct epilogue gelu = {.activation = ACTIVATION_GELU},
+                          none = {.activation = ACTIVATION_NONE};
     const float *x = features;
     size_t x_width = (size_t)d->vision.width;
     for (size_t i = 0; i < n_linear; i++) {
         const bool last = i + 1 == n_linear;
-        float *y = (n_linear - i) % 2 ? buffers->a : buffers->b; /* so that the last one lands in a */
-        linear(compute, &model->parameters.projector.linear[i], x, x_width, patches, y, hidden, last ? &none : &gelu);
+        float *y =
+            (n_linear - i) % 2 ? buffers->a : buffers->b; /* so that the last one lands in a */
+        linear(compute, &model->parameters.projector.linear[i], x, x_width, patches, y, hidden,
+               last ? &none : &gelu);
         x = y;
         x_width = hidden;
     }

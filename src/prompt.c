@@ -10,7 +10,11 @@ static const char image_mark[] = "<image>";
 enum { IMAGE_MARK_BYTES = sizeof image_mark - 1 };
 
 /* Text under construction; each byte is marked with what may be read in it. */
-enum trust { PLAIN, MARKS /* <image> is read */, SPECIAL /* special tokens and <image> are read */ };
+enum trust {
+    PLAIN,
+    MARKS /* <image> is read */,
+    SPECIAL /* special tokens and <image> are read */
+};
 
 struct text {
     char *bytes;
@@ -18,7 +22,8 @@ struct text {
     size_t n, capacity;
 };
 
-static mvlm_status text_add(struct text *text, const char *bytes, enum trust trust, mvlm_error *error)
+static mvlm_status text_add(struct text *text, const char *bytes, enum trust trust,
+                            mvlm_error *error)
 {
     const size_t n = strlen(bytes);
     if (text->capacity - text->n <= n) { /* never NULL, even when there is no text */
@@ -53,9 +58,10 @@ static size_t count_marks(const char *text)
     return n;
 }
 
-/* The questions' texts, and their marks (where marks are read) against the pictures. *n_first is how many pictures stand
- * before the first question because there are no marks at all. */
-static mvlm_status check_question(const mvlm_question *question, bool marks_read, size_t *n_first, mvlm_error *error)
+/* The questions' texts, and their marks (where marks are read) against the pictures. *n_first is
+ * how many pictures stand before the first question because there are no marks at all. */
+static mvlm_status check_question(const mvlm_question *question, bool marks_read, size_t *n_first,
+                                  mvlm_error *error)
 {
     size_t n_marks = 0, at;
     if (question->n_turns == 0 || question->turns[question->n_turns - 1].answer)
@@ -77,8 +83,8 @@ static mvlm_status check_question(const mvlm_question *question, bool marks_read
         return fail(error, MVLM_USAGE, "the system text is no valid UTF-8 at byte %zu", at);
     *n_first = n_marks ? 0 : question->n_pictures;
     if (n_marks && n_marks != question->n_pictures)
-        return fail(error, MVLM_USAGE, "%zu %s marks in the prompt, but %zu pictures", n_marks, image_mark,
-                    question->n_pictures);
+        return fail(error, MVLM_USAGE, "%zu %s marks in the prompt, but %zu pictures", n_marks,
+                    image_mark, question->n_pictures);
     return MVLM_OK;
 }
 
@@ -89,8 +95,8 @@ static mvlm_status add_first_pictures(size_t n, struct text *text, mvlm_error *e
     return MVLM_OK;
 }
 
-static mvlm_status add_turn(const struct description *d, const mvlm_turn *turn, size_t n_first, struct text *text,
-                            mvlm_error *error)
+static mvlm_status add_turn(const struct description *d, const mvlm_turn *turn, size_t n_first,
+                            struct text *text, mvlm_error *error)
 {
     TRY(text_add(text, d->prompt.user_prefix, SPECIAL, error));
     TRY(add_first_pictures(n_first, text, error));
@@ -104,15 +110,16 @@ static mvlm_status add_turn(const struct description *d, const mvlm_turn *turn, 
 }
 
 /* The whole conversation as one text. */
-static mvlm_status compose(const struct mvlm_model *model, const mvlm_question *question, struct text *text,
-                           mvlm_error *error)
+static mvlm_status compose(const struct mvlm_model *model, const mvlm_question *question,
+                           struct text *text, mvlm_error *error)
 {
     const struct description *d = &model->description;
     size_t n_first;
     TRY(check_question(question, question->raw || takes_pictures(d), &n_first, error));
     if (question->raw || !d->prompt.present) {
         if (question->n_turns != 1)
-            return fail(error, MVLM_USAGE, "%zu turns, but a prompt without a template is one text", question->n_turns);
+            return fail(error, MVLM_USAGE, "%zu turns, but a prompt without a template is one text",
+                        question->n_turns);
         if (!question->raw && question->system)
             return fail(error, MVLM_USAGE, "a system text, but this base model has no template");
         TRY(add_first_pictures(n_first, text, error));
@@ -139,7 +146,8 @@ static bool trusted(const struct text *text, size_t at, size_t n, enum trust tru
 }
 
 /* The special id (MVLM_IMAGE_ID for a mark) whose text stands at `at`; -1: none. */
-static int32_t special_at(const struct tokenizer *tokenizer, const struct text *text, size_t at, size_t *length)
+static int32_t special_at(const struct tokenizer *tokenizer, const struct text *text, size_t at,
+                          size_t *length)
 {
     const size_t left = text->n - at;
     if (left >= IMAGE_MARK_BYTES && memcmp(text->bytes + at, image_mark, IMAGE_MARK_BYTES) == 0 &&
@@ -153,11 +161,11 @@ static int32_t special_at(const struct tokenizer *tokenizer, const struct text *
     return id >= 0 && trusted(text, at, *length, SPECIAL) ? id : -1;
 }
 
-/* Text -> ids, as transformers' tokenizer encodes each chunk between pictures: special tokens by their ids, the text
- * between them each on its own. With the `legacy` flag each such text gets a dummy prefix, else only one that begins a
- * chunk. */
-static mvlm_status encode(const struct tokenizer *tokenizer, const struct text *text, struct id_list *list,
-                          mvlm_error *error)
+/* Text -> ids, as transformers' tokenizer encodes each chunk between pictures: special tokens by
+ * their ids, the text between them each on its own. With the `legacy` flag each such text gets a
+ * dummy prefix, else only one that begins a chunk. */
+static mvlm_status encode(const struct tokenizer *tokenizer, const struct text *text,
+                          struct id_list *list, mvlm_error *error)
 {
     const bool legacy = tokenizer->description->tokenizer.legacy;
     size_t begin = 0;
@@ -169,7 +177,8 @@ static mvlm_status encode(const struct tokenizer *tokenizer, const struct text *
         if (end || id != -1) {
             const enum lead lead = legacy ? LEAD_MODEL : chunk_begins ? LEAD_MARK : LEAD_NONE;
             if (at > begin)
-                TRY(tokenizer_encode(tokenizer, text->bytes + begin, at - begin, lead, list, error));
+                TRY(tokenizer_encode(tokenizer, text->bytes + begin, at - begin, lead, list,
+                                     error));
             if (id != -1)
                 TRY(id_list_add(list, id, error));
             chunk_begins = id == MVLM_IMAGE_ID;
@@ -180,14 +189,14 @@ static mvlm_status encode(const struct tokenizer *tokenizer, const struct text *
     return MVLM_OK;
 }
 
-mvlm_status prompt_ids(const struct mvlm_model *model, const mvlm_question *question, struct id_list *list,
-                       mvlm_error *error)
+mvlm_status prompt_ids(const struct mvlm_model *model, const mvlm_question *question,
+                       struct id_list *list, mvlm_error *error)
 {
     const struct description *d = &model->description;
     struct text text = {0};
     if (question->n_pictures && !takes_pictures(d))
-        return fail(error, MVLM_USAGE, "%zu pictures, but %s is a text-only model", question->n_pictures,
-                    model->weights.path);
+        return fail(error, MVLM_USAGE, "%zu pictures, but %s is a text-only model",
+                    question->n_pictures, model->weights.path);
     mvlm_status status = compose(model, question, &text, error);
     if (status == MVLM_OK && d->tokenizer.add_bos)
         status = id_list_add(list, (int32_t)d->tokenizer.bos_id, error);
@@ -197,13 +206,14 @@ mvlm_status prompt_ids(const struct mvlm_model *model, const mvlm_question *ques
     return status;
 }
 
-static mvlm_status tokenize_text(const struct mvlm_model *model, const char *bytes, size_t n_bytes, int flags,
-                                 struct id_list *list, mvlm_error *error)
+static mvlm_status tokenize_text(const struct mvlm_model *model, const char *bytes, size_t n_bytes,
+                                 int flags, struct id_list *list, mvlm_error *error)
 {
     const struct tokenizer *tokenizer = model->tokenizer;
     size_t at;
     if (!utf8_valid(bytes, n_bytes, &at))
-        return fail(error, MVLM_USAGE, "text is no valid UTF-8: byte 0x%02x at %zu", (unsigned char)bytes[at], at);
+        return fail(error, MVLM_USAGE, "text is no valid UTF-8: byte 0x%02x at %zu",
+                    (unsigned char)bytes[at], at);
     if ((flags & MVLM_ADD_BOS) && model->description.tokenizer.bos_id >= 0)
         TRY(id_list_add(list, (int32_t)model->description.tokenizer.bos_id, error));
     if (!(flags & MVLM_READ_SPECIAL))
@@ -218,8 +228,8 @@ static mvlm_status tokenize_text(const struct mvlm_model *model, const char *byt
     return status;
 }
 
-mvlm_status mvlm_tokenize(const mvlm_model *model, const char *text, size_t n_bytes, int flags, int32_t *ids,
-                          size_t capacity, size_t *n_ids, mvlm_error *error)
+mvlm_status mvlm_tokenize(const mvlm_model *model, const char *text, size_t n_bytes, int flags,
+                          int32_t *ids, size_t capacity, size_t *n_ids, mvlm_error *error)
 {
     struct id_list list = {0};
     *n_ids = 0;

@@ -17,14 +17,16 @@ mvlm_status sampler_start(struct sampler *sampler, const mvlm_sampling *options,
         const char *name;
         double value, least, most;
     } ranges[] = {
-        {"temperature", (double)options->temperature, 0, 1000}, {"top-k", options->top_k, 0, 2147483647},
-        {"top-p", (double)options->top_p, 0, 1},                {"min-p", (double)options->min_p, 0, 1},
+        {"temperature", (double)options->temperature, 0, 1000},
+        {"top-k", options->top_k, 0, 2147483647},
+        {"top-p", (double)options->top_p, 0, 1},
+        {"min-p", (double)options->min_p, 0, 1},
         {"repeat penalty", (double)options->repeat_penalty, 0, 1000},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
         if (!(ranges[i].value >= ranges[i].least && ranges[i].value <= ranges[i].most))
-            return fail(error, MVLM_USAGE, "%s %g is out of range: %g to %g", ranges[i].name, ranges[i].value,
-                        ranges[i].least, ranges[i].most);
+            return fail(error, MVLM_USAGE, "%s %g is out of range: %g to %g", ranges[i].name,
+                        ranges[i].value, ranges[i].least, ranges[i].most);
     sampler->options = *options;
     sampler->random = options->seed;
     sampler->n_recent = 0;
@@ -81,7 +83,8 @@ static double uniform(uint64_t *state)
     return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-/* The k likeliest, best first, at the front of the candidates. Popped from a heap, so that a small k costs little. */
+/* The k likeliest, best first, at the front of the candidates. Popped from a heap, so that a small
+ * k costs little. */
 static void sort_front(struct candidate *candidates, size_t n, size_t k)
 {
     for (size_t i = n / 2; i-- > 0;)

@@ -1,4 +1,5 @@
-/* Logits -> id: greedy, or drawn after repeat penalty, top-k, top-p, min-p and temperature, in this order. */
+/* Logits -> id: greedy, or drawn after repeat penalty, top-k, top-p, min-p and temperature, in this
+ * order. */
 #ifndef SRC_SAMPLER_H
 #define SRC_SAMPLER_H
 

@@ -21,7 +21,14 @@ enum size {
 };
 
 /* When a tensor is there. */
-enum condition { ALWAYS, WITH_CLASS_TOKEN, WITH_PRE_NORM, WITH_PATCH_BIAS, WITH_TIED_HEAD, WITH_OWN_HEAD };
+enum condition {
+    ALWAYS,
+    WITH_CLASS_TOKEN,
+    WITH_PRE_NORM,
+    WITH_PATCH_BIAS,
+    WITH_TIED_HEAD,
+    WITH_OWN_HEAD
+};
 
 struct row {
     const char *pattern;
@@ -31,16 +38,18 @@ struct row {
     size_t offset;
 };
 
-#define LINEAR(pattern, rows, cols, place)                                                         \
+/* clang-format off */
+#define LINEAR(pattern, rows, cols, place) \
     {pattern ".weight", TENSOR_MATRIX, rows, cols, ALWAYS, (place) + offsetof(struct linear, weight)}
-#define BIASED(pattern, rows, cols, place)                                                         \
-    LINEAR(pattern, rows, cols, place),                                                            \
+#define BIASED(pattern, rows, cols, place) \
+    LINEAR(pattern, rows, cols, place), \
     {pattern ".bias", TENSOR_VECTOR, rows, ONE, ALWAYS, (place) + offsetof(struct linear, bias)}
-#define RMS_NORM(pattern, width, condition, place)                                                 \
+#define RMS_NORM(pattern, width, condition, place) \
     {pattern ".weight", TENSOR_VECTOR, width, ONE, condition, (place) + offsetof(struct norm, weight)}
-#define LAYER_NORM(pattern, width, condition, place)                                               \
-    RMS_NORM(pattern, width, condition, place),                                                    \
+#define LAYER_NORM(pattern, width, condition, place) \
+    RMS_NORM(pattern, width, condition, place), \
     {pattern ".bias", TENSOR_VECTOR, width, ONE, condition, (place) + offsetof(struct norm, bias)}
+/* clang-format on */
 
 #define P(member) offsetof(struct parameters, member)
 #define V(member) offsetof(struct vision_layer, member)
@@ -48,9 +57,11 @@ struct row {
 #define D(member) offsetof(struct decoder_layer, member)
 
 static const struct row vision_rows_before[] = {
-    {"vision.patch.weight", TENSOR_MATRIX, VISION_WIDTH, PATCH_VALUES, ALWAYS, P(vision.patch.weight)},
+    {"vision.patch.weight", TENSOR_MATRIX, VISION_WIDTH, PATCH_VALUES, ALWAYS,
+     P(vision.patch.weight)},
     {"vision.patch.bias", TENSOR_VECTOR, VISION_WIDTH, ONE, WITH_PATCH_BIAS, P(vision.patch.bias)},
-    {"vision.class_embedding", TENSOR_VECTOR, VISION_WIDTH, ONE, WITH_CLASS_TOKEN, P(vision.class_embedding)},
+    {"vision.class_embedding", TENSOR_VECTOR, VISION_WIDTH, ONE, WITH_CLASS_TOKEN,
+     P(vision.class_embedding)},
     {"vision.position", TENSOR_VECTOR, VISION_ROWS, VISION_WIDTH, ALWAYS, P(vision.position)},
     LAYER_NORM("vision.pre_norm", VISION_WIDTH, WITH_PRE_NORM, P(vision.pre_norm)),
 };
@@ -87,7 +98,8 @@ static const struct row peg_rows[] = {
 static const struct row decoder_rows_before[] = {
     {"decoder.embedding.weight", TENSOR_TABLE, VOCAB, HIDDEN, WITH_OWN_HEAD, P(decoder.embedding)},
     /* as the head's matrix it lies in tiles */
-    {"decoder.embedding.weight", TENSOR_MATRIX, VOCAB, HIDDEN, WITH_TIED_HEAD, P(decoder.embedding)},
+    {"decoder.embedding.weight", TENSOR_MATRIX, VOCAB, HIDDEN, WITH_TIED_HEAD,
+     P(decoder.embedding)},
 };
 
 static const struct row decoder_layer_rows[] = {
@@ -176,8 +188,8 @@ struct list {
 };
 
 /* Appends rows; `number` stands for %d, and each row's place is moved by `shift` bytes. */
-static void append(struct list *list, enum section section, enum tensor_base base, int number, size_t shift,
-                   const struct row *rows, size_t n_rows)
+static void append(struct list *list, enum section section, enum tensor_base base, int number,
+                   size_t shift, const struct row *rows, size_t n_rows)
 {
     for (size_t i = 0; i < n_rows; i++) {
         const struct row *row = &rows[i];
@@ -185,7 +197,8 @@ static void append(struct list *list, enum section section, enum tensor_base bas
             continue;
         if (list->specs) {
             struct tensor_spec *spec = &list->specs[list->n];
-            *spec = (struct tensor_spec){.pattern = row->pattern, .number = number, .kind = row->kind};
+            *spec =
+                (struct tensor_spec){.pattern = row->pattern, .number = number, .kind = row->kind};
             schema_name(spec->name, sizeof spec->name, row->pattern, number);
             spec->section = section;
             spec->n_rows = size_value(list->description, row->n_rows, number);
@@ -210,11 +223,14 @@ static void append_vision(struct list *list)
 static void append_projector(struct list *list)
 {
     for (int i = 0; i < list->description->projector.n_linear; i++)
-        APPEND(SECTION_PROJECTOR, BASE_PARAMETERS, i, (size_t)i * sizeof(struct linear), projector_linear_rows);
+        APPEND(SECTION_PROJECTOR, BASE_PARAMETERS, i, (size_t)i * sizeof(struct linear),
+               projector_linear_rows);
     if (list->description->projector.kind == PROJECTOR_LDP)
         for (int i = 0; i < 2; i++)
             APPEND(SECTION_PROJECTOR, BASE_PARAMETERS, i,
-                   offsetof(struct parameters, projector.block) + (size_t)i * sizeof(struct ldp_block), ldp_block_rows);
+                   offsetof(struct parameters, projector.block) +
+                       (size_t)i * sizeof(struct ldp_block),
+                   ldp_block_rows);
     if (list->description->projector.kind == PROJECTOR_LDPV2)
         APPEND(SECTION_PROJECTOR, BASE_PARAMETERS, -1, 0, peg_rows);
 }
@@ -238,9 +254,11 @@ size_t schema_list(const struct description *description, struct tensor_spec *sp
     return list.n;
 }
 
-uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t n_rows, uint64_t n_cols)
+uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t n_rows,
+                      uint64_t n_cols)
 {
-    const uint64_t rows = layout == LAYOUT_TILES ? (n_rows + FORMAT_TILE - 1) / FORMAT_TILE * FORMAT_TILE : n_rows;
+    const uint64_t rows =
+        layout == LAYOUT_TILES ? (n_rows + FORMAT_TILE - 1) / FORMAT_TILE * FORMAT_TILE : n_rows;
     return rows * n_cols * (type == TENSOR_F16 ? 2 : 4);
 }
 

@@ -1,5 +1,6 @@
-/* Every tensor that a description demands, in the order of execution, and its place in struct parameters.
- * The converter writes this list and the engine binds it, so the two cannot disagree. */
+/* Every tensor that a description demands, in the order of execution, and its place in struct
+ * parameters. The converter writes this list and the engine binds it, so the two cannot disagree.
+ */
 #ifndef SRC_SCHEMA_H
 #define SRC_SCHEMA_H
 
@@ -72,7 +73,8 @@ enum tensor_kind {
     TENSOR_VECTOR, /* small numbers: row-major f32 */
 };
 
-/* Where a tensor is bound: `offset` bytes into that struct; a struct matrix for matrices and tables, else a pointer. */
+/* Where a tensor is bound: `offset` bytes into that struct; a struct matrix for matrices and
+ * tables, else a pointer. */
 enum tensor_base { BASE_PARAMETERS, BASE_VISION_LAYER, BASE_DECODER_LAYER };
 
 struct tensor_spec {
@@ -93,7 +95,8 @@ size_t schema_list(const struct description *description, struct tensor_spec *sp
 void schema_name(char *name, size_t capacity, const char *pattern, int number);
 
 /* Bytes that a tensor takes; no overflow for sizes that description.c lets pass. */
-uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t n_rows, uint64_t n_cols);
+uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t n_rows,
+                      uint64_t n_cols);
 
 const char *tensor_type_name(enum tensor_type type);
 

@@ -15,17 +15,17 @@
 
 /* What decides how much memory a question needs. */
 struct session_sizes {
-    size_t n_ctx;       /* positions in the cache */
-    size_t n_rows;      /* of the prompt; the decoder reads them in chunks of at most MAX_CHUNK */
+    size_t n_ctx;  /* positions in the cache */
+    size_t n_rows; /* of the prompt; the decoder reads them in chunks of at most MAX_CHUNK */
     size_t n_pictures;
-    size_t max_tokens;  /* of the answer */
+    size_t max_tokens; /* of the answer */
     int n_threads;
     enum tensor_type kv_type;
 };
 
 enum {
-    MAX_CHUNK = 512,    /* rows that the decoder reads at once */
-    LOGIT_ROWS = 16,    /* rows of logits at once, when all are asked for */
+    MAX_CHUNK = 512, /* rows that the decoder reads at once */
+    LOGIT_ROWS = 16, /* rows of logits at once, when all are asked for */
     DEFAULT_TOKENS = 256,
 };
 
@@ -38,11 +38,12 @@ struct mvlm_session {
 
     struct compute compute;
     struct kv_cache cache;
-    struct vision_buffers vision; /* shares its memory with the decoder's buffers: pictures come first */
+    struct vision_buffers
+        vision; /* shares its memory with the decoder's buffers: pictures come first */
     struct projector_buffers projector;
     struct decoder_buffers decoder;
-    uint8_t *squares; /* [n_pictures][side, side, 3] */
-    float *pixels;    /* [3, side, side] */
+    uint8_t *squares;  /* [n_pictures][side, side, 3] */
+    float *pixels;     /* [3, side, side] */
     float *image_rows; /* [n_pictures][image tokens, hidden] */
     struct sampler sampler;
     struct answer answer;
@@ -58,14 +59,16 @@ struct mvlm_session {
 };
 
 /* Sizes of a question under the session's options; MVLM_USAGE when it does not fit. */
-mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options *options, size_t n_rows,
-                             size_t n_pictures, size_t max_tokens, struct session_sizes *sizes, mvlm_error *error);
+mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options *options,
+                             size_t n_rows, size_t n_pictures, size_t max_tokens,
+                             struct session_sizes *sizes, mvlm_error *error);
 
 /* The memory that these sizes take. */
 void session_plan(const mvlm_model *model, const struct session_sizes *sizes, mvlm_memory *plan);
 
-/* Makes the memory ready for `sizes`, keeping what there is when it suffices. MVLM_NO_MEMORY, with the plan in the
- * message, when it is more than the budget or more than there is. */
-mvlm_status session_prepare(struct mvlm_session *session, const struct session_sizes *sizes, mvlm_error *error);
+/* Makes the memory ready for `sizes`, keeping what there is when it suffices. MVLM_NO_MEMORY, with
+ * the plan in the message, when it is more than the budget or more than there is. */
+mvlm_status session_prepare(struct mvlm_session *session, const struct session_sizes *sizes,
+                            mvlm_error *error);
 
 #endif

@@ -26,7 +26,8 @@ static size_t first_slot(const struct tokenizer *t, const char *text, size_t n_b
 
 int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n_bytes)
 {
-    for (size_t slot = first_slot(t, text, n_bytes); t->slots[slot]; slot = (slot + 1) & (t->n_slots - 1))
+    for (size_t slot = first_slot(t, text, n_bytes); t->slots[slot];
+         slot = (slot + 1) & (t->n_slots - 1))
         if (same_text(&t->pieces[t->slots[slot] - 1], text, n_bytes))
             return (int32_t)t->slots[slot] - 1;
     return -1;
@@ -35,7 +36,8 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n_byt
 static bool is_byte_piece(const struct piece *piece, unsigned *byte)
 {
     char digits[3] = {0};
-    if (piece->type != PIECE_BYTE || piece->n_bytes != 6 || memcmp(piece->text, "<0x", 3) || piece->text[5] != '>')
+    if (piece->type != PIECE_BYTE || piece->n_bytes != 6 || memcmp(piece->text, "<0x", 3) ||
+        piece->text[5] != '>')
         return false;
     memcpy(digits, piece->text + 3, 2);
     char *end;
@@ -49,8 +51,8 @@ static mvlm_status enter(const char *name, struct tokenizer *t, size_t id, mvlm_
     const struct piece *piece = &t->pieces[id];
     unsigned byte;
     if (tokenizer_find(t, piece->text, piece->n_bytes) >= 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: piece %zu \"%.*s\" stands twice", name, id,
-                    (int)piece->n_bytes, piece->text);
+        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: piece %zu \"%.*s\" stands twice", name,
+                    id, (int)piece->n_bytes, piece->text);
     size_t slot = first_slot(t, piece->text, piece->n_bytes);
     while (t->slots[slot])
         slot = (slot + 1) & (t->n_slots - 1);
@@ -67,25 +69,29 @@ static mvlm_status enter(const char *name, struct tokenizer *t, size_t id, mvlm_
     return MVLM_OK;
 }
 
-static mvlm_status read_pieces(const char *name, struct tokenizer *t, const uint8_t *bytes, size_t n_bytes,
-                               mvlm_error *error)
+static mvlm_status read_pieces(const char *name, struct tokenizer *t, const uint8_t *bytes,
+                               size_t n_bytes, mvlm_error *error)
 {
     size_t at = sizeof(uint32_t);
     for (size_t id = 0; id < t->n_pieces; id++) {
         struct format_piece head;
         if (n_bytes - at < sizeof head)
-            return fail(error, MVLM_BAD_MODEL, "%s: tokenizer ends within piece %zu of %zu", name, id, t->n_pieces);
+            return fail(error, MVLM_BAD_MODEL, "%s: tokenizer ends within piece %zu of %zu", name,
+                        id, t->n_pieces);
         memcpy(&head, bytes + at, sizeof head);
         at += sizeof head;
-        if (n_bytes - at < head.n_bytes || head.n_bytes == 0 || head.type < PIECE_NORMAL || head.type > PIECE_BYTE)
-            return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: piece %zu has type %u and %u bytes", name, id, head.type,
-                        head.n_bytes);
-        t->pieces[id] = (struct piece){(const char *)bytes + at, head.n_bytes, (enum piece_type)head.type, head.score};
+        if (n_bytes - at < head.n_bytes || head.n_bytes == 0 || head.type < PIECE_NORMAL ||
+            head.type > PIECE_BYTE)
+            return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: piece %zu has type %u and %u bytes",
+                        name, id, head.type, head.n_bytes);
+        t->pieces[id] = (struct piece){(const char *)bytes + at, head.n_bytes,
+                                       (enum piece_type)head.type, head.score};
         at += head.n_bytes;
         TRY(enter(name, t, id, error));
     }
     if (at != n_bytes)
-        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: %zu bytes after its last piece", name, n_bytes - at);
+        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: %zu bytes after its last piece", name,
+                    n_bytes - at);
     return MVLM_OK;
 }
 
@@ -96,24 +102,28 @@ static mvlm_status check(const char *name, const struct tokenizer *t, mvlm_error
     if (d->tokenizer.byte_fallback)
         for (int byte = 0; byte < 256; byte++)
             if (t->byte_ids[byte] < 0)
-                return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: byte fallback without a piece <0x%02X>", name, byte);
+                return fail(error, MVLM_BAD_MODEL,
+                            "%s: tokenizer: byte fallback without a piece <0x%02X>", name, byte);
     if (!d->tokenizer.byte_fallback && d->tokenizer.unk_id < 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer has neither byte fallback nor an unknown piece", name);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: tokenizer has neither byte fallback nor an unknown piece", name);
     if (t->n_pieces > (size_t)d->decoder.vocab)
-        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer has %zu pieces, the decoder %lld", name, t->n_pieces,
-                    (long long)d->decoder.vocab);
+        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer has %zu pieces, the decoder %lld", name,
+                    t->n_pieces, (long long)d->decoder.vocab);
     return MVLM_OK;
 }
 
-mvlm_status tokenizer_open(const char *name, const struct description *description, const uint8_t *bytes,
-                           size_t n_bytes, struct tokenizer **out, mvlm_error *error)
+mvlm_status tokenizer_open(const char *name, const struct description *description,
+                           const uint8_t *bytes, size_t n_bytes, struct tokenizer **out,
+                           mvlm_error *error)
 {
     uint32_t n_pieces = 0;
     *out = NULL;
     if (n_bytes >= sizeof n_pieces)
         memcpy(&n_pieces, bytes, sizeof n_pieces);
     if (n_pieces == 0 || n_pieces > n_bytes / sizeof(struct format_piece))
-        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer of %zu bytes cannot hold %u pieces", name, n_bytes, n_pieces);
+        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer of %zu bytes cannot hold %u pieces", name,
+                    n_bytes, n_pieces);
     struct tokenizer *t = calloc(1, sizeof *t);
     if (!t)
         return fail_no_memory(error, "the tokenizer", sizeof *t);
@@ -162,7 +172,8 @@ mvlm_status id_list_add(struct id_list *list, int32_t id, mvlm_error *error)
     return MVLM_OK;
 }
 
-int32_t tokenizer_special_at(const struct tokenizer *t, const char *text, size_t n_bytes, size_t *length)
+int32_t tokenizer_special_at(const struct tokenizer *t, const char *text, size_t n_bytes,
+                             size_t *length)
 {
     for (size_t n = n_bytes < t->longest_special ? n_bytes : t->longest_special; n > 0; n--) {
         const int32_t id = tokenizer_find(t, text, n);
@@ -204,10 +215,12 @@ size_t tokenizer_bytes(const struct tokenizer *t, int32_t id, char *out)
 
 bool tokenizer_adds_space(const struct tokenizer *t)
 {
-    return t->description->tokenizer.add_dummy_prefix && !t->description->tokenizer.whitespace_as_suffix;
+    return t->description->tokenizer.add_dummy_prefix &&
+           !t->description->tokenizer.whitespace_as_suffix;
 }
 
-/* ---- Ids -> text ------------------------------------------------------------------------------ */
+/* ---- Ids -> text ------------------------------------------------------------------------------
+ */
 
 struct sink {
     char *text;
@@ -221,7 +234,8 @@ static void sink_put(struct sink *sink, const char *bytes, size_t n_bytes)
             sink->text[sink->n] = bytes[i];
 }
 
-static void detokenize(const struct tokenizer *t, const int32_t *ids, size_t n_ids, char *bytes, struct sink *sink)
+static void detokenize(const struct tokenizer *t, const int32_t *ids, size_t n_ids, char *bytes,
+                       struct sink *sink)
 {
     struct utf8_stream utf8 = {.n_pending = 0};
     bool skip_space = tokenizer_adds_space(t);
@@ -238,8 +252,8 @@ static void detokenize(const struct tokenizer *t, const int32_t *ids, size_t n_i
     sink_put(sink, out, utf8_finish(&utf8, out));
 }
 
-mvlm_status mvlm_detokenize(const mvlm_model *model, const int32_t *ids, size_t n_ids, char *text, size_t capacity,
-                            size_t *n_bytes, mvlm_error *error)
+mvlm_status mvlm_detokenize(const mvlm_model *model, const int32_t *ids, size_t n_ids, char *text,
+                            size_t capacity, size_t *n_bytes, mvlm_error *error)
 {
     struct sink sink = {text, capacity, 0};
     *n_bytes = 0;

@@ -1,6 +1,6 @@
-/* Text <-> ids: SentencePiece's byte-pair encoding, with every choice read from the model's own fields.
- * The same steps as SentencePiece: normalise (white space), split into characters, merge the best-scored adjacent pair
- * until none is left, spell what is no piece in bytes. */
+/* Text <-> ids: SentencePiece's byte-pair encoding, with every choice read from the model's own
+ * fields. The same steps as SentencePiece: normalise (white space), split into characters, merge
+ * the best-scored adjacent pair until none is left, spell what is no piece in bytes. */
 #ifndef SRC_TOKENIZER_H
 #define SRC_TOKENIZER_H
 
@@ -8,7 +8,14 @@
 #include "mobilevlm.h"
 
 /* SentencePiece's ModelProto.SentencePiece.Type. */
-enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER_DEFINED, PIECE_UNUSED, PIECE_BYTE };
+enum piece_type {
+    PIECE_NORMAL = 1,
+    PIECE_UNKNOWN,
+    PIECE_CONTROL,
+    PIECE_USER_DEFINED,
+    PIECE_UNUSED,
+    PIECE_BYTE
+};
 
 struct piece {
     const char *text; /* in the mapped file, no NUL */
@@ -21,16 +28,18 @@ struct tokenizer {
     const struct description *description;
     struct piece *pieces; /* [n_pieces] */
     size_t n_pieces;
-    uint32_t *slots; /* open hash table over texts: id + 1, 0 for empty */
-    size_t n_slots;  /* a power of two */
+    uint32_t *slots;       /* open hash table over texts: id + 1, 0 for empty */
+    size_t n_slots;        /* a power of two */
     int32_t byte_ids[256]; /* -1: no such piece */
     size_t longest;        /* bytes of the longest piece */
     size_t longest_user, longest_special;
 };
 
-/* Reads the tokenizer section, whose memory must outlive the tokenizer. MVLM_BAD_MODEL; `name` stands in messages. */
-mvlm_status tokenizer_open(const char *name, const struct description *description, const uint8_t *bytes,
-                           size_t n_bytes, struct tokenizer **tokenizer, mvlm_error *error);
+/* Reads the tokenizer section, whose memory must outlive the tokenizer. MVLM_BAD_MODEL; `name`
+ * stands in messages. */
+mvlm_status tokenizer_open(const char *name, const struct description *description,
+                           const uint8_t *bytes, size_t n_bytes, struct tokenizer **tokenizer,
+                           mvlm_error *error);
 void tokenizer_close(struct tokenizer *tokenizer);
 
 /* A growing list of ids, owned by the caller: free(ids). */
@@ -42,24 +51,28 @@ mvlm_status id_list_add(struct id_list *list, int32_t id, mvlm_error *error);
 
 /* How white space at the beginning is treated. */
 enum lead {
-    LEAD_MODEL, /* as SentencePiece itself does: the model's dummy prefix, white space removed if the model says so */
-    LEAD_MARK,  /* transformers' non-legacy way for the first text: one dummy prefix, white space after it is kept */
+    LEAD_MODEL, /* as SentencePiece itself does: the model's dummy prefix, white space removed if
+                   the model says so */
+    LEAD_MARK,  /* transformers' non-legacy way for the first text: one dummy prefix, white space
+                   after it is kept */
     LEAD_NONE,  /* the same for text after a special token: no prefix, white space kept */
 };
 
 /* Appends the ids of plain text: nothing in it is special. The text must be valid UTF-8. */
-mvlm_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes, enum lead lead,
-                             struct id_list *list, mvlm_error *error);
+mvlm_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
+                             enum lead lead, struct id_list *list, mvlm_error *error);
 
-/* The special token (control or unknown) whose text stands at the beginning of `text`, longest first; its length goes
- * to *length. -1: none. */
-int32_t tokenizer_special_at(const struct tokenizer *tokenizer, const char *text, size_t n_bytes, size_t *length);
+/* The special token (control or unknown) whose text stands at the beginning of `text`, longest
+ * first; its length goes to *length. -1: none. */
+int32_t tokenizer_special_at(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
+                             size_t *length);
 
 /* Is the id left out of text? Control and unknown pieces, and ids without a piece. */
 bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id);
 
-/* The bytes that an id stands for: a byte, or the piece with spaces for its marks. At most `longest` bytes (and at
- * least one are needed) are written to `out`; returns their number. Special tokens give none. */
+/* The bytes that an id stands for: a byte, or the piece with spaces for its marks. At most
+ * `longest` bytes (and at least one are needed) are written to `out`; returns their number. Special
+ * tokens give none. */
 size_t tokenizer_bytes(const struct tokenizer *tokenizer, int32_t id, char *out);
 
 /* Does a decoded text begin with a space that encoding put there? */

@@ -20,8 +20,8 @@ static size_t length_of_lead(unsigned char lead)
     return lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 }
 
-/* May `byte` follow `n` bytes that begin a character? The second byte's range excludes overlong forms, surrogates and
- * what lies beyond U+10FFFF. */
+/* May `byte` follow `n` bytes that begin a character? The second byte's range excludes overlong
+ * forms, surrogates and what lies beyond U+10FFFF. */
 static bool continues(const unsigned char *begun, size_t n, unsigned char byte)
 {
     unsigned char least = 0x80, most = 0xbf;
@@ -86,8 +86,9 @@ bool utf8_is_space(const char *text, size_t n_bytes, size_t *length)
 {
     static const struct {
         uint32_t first, last;
-    } spaces[] = {{0x09, 0x0d},     {0x1c, 0x20},     {0x85, 0x85},     {0xa0, 0xa0},     {0x1680, 0x1680},
-                  {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f}, {0x205f, 0x205f}, {0x3000, 0x3000}};
+    } spaces[] = {{0x09, 0x0d},     {0x1c, 0x20},     {0x85, 0x85},     {0xa0, 0xa0},
+                  {0x1680, 0x1680}, {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f},
+                  {0x205f, 0x205f}, {0x3000, 0x3000}};
     *length = utf8_length(text);
     if (*length > n_bytes)
         return false;

@@ -12,8 +12,8 @@ size_t utf8_length(const char *text);
 /* Is all of it UTF-8? If not, *at is where the first wrong byte stands. */
 bool utf8_valid(const char *text, size_t n_bytes, size_t *at);
 
-/* Bytes in, valid UTF-8 out: what is none becomes U+FFFD, once for each maximal part of a character, as Python's
- * bytes.decode(errors="replace") does (Unicode's recommended practice). */
+/* Bytes in, valid UTF-8 out: what is none becomes U+FFFD, once for each maximal part of a
+ * character, as Python's bytes.decode(errors="replace") does (Unicode's recommended practice). */
 struct utf8_stream {
     unsigned char pending[4]; /* the beginning of a character */
     size_t n_pending;
@@ -25,7 +25,8 @@ size_t utf8_push(struct utf8_stream *stream, unsigned char byte, char *out);
 /* The end: a half character becomes U+FFFD. At most 3 bytes. */
 size_t utf8_finish(struct utf8_stream *stream, char *out);
 
-/* Is the character that begins at `text` white space to Python's str.strip? Its length goes to *length. */
+/* Is the character that begins at `text` white space to Python's str.strip? Its length goes to
+ * *length. */
 bool utf8_is_space(const char *text, size_t n_bytes, size_t *length);
 
 #endif

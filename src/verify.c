@@ -17,7 +17,8 @@ struct report {
 };
 
 /* One problem; the first fatal one becomes the call's error. */
-__attribute__((format(printf, 3, 4))) static void tell(struct report *report, bool fatal, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void tell(struct report *report, bool fatal,
+                                                       const char *format, ...)
 {
     char line[512];
     va_list arguments;
@@ -70,8 +71,10 @@ static void verify_tensor(struct report *report, const struct format_tensor *t)
     uint8_t digest[16];
     digest_of(bytes, (size_t)t->range.n_bytes, digest);
     if (memcmp(digest, t->digest, sizeof digest) != 0)
-        tell(report, true, "tensor %s: digest does not match: the file is damaged between bytes %llu and %llu", t->name,
-             (unsigned long long)t->range.offset, (unsigned long long)(t->range.offset + t->range.n_bytes));
+        tell(report, true,
+             "tensor %s: digest does not match: the file is damaged between bytes %llu and %llu",
+             t->name, (unsigned long long)t->range.offset,
+             (unsigned long long)(t->range.offset + t->range.n_bytes));
     if (!tile_padding_zero(bytes, t))
         tell(report, true, "tensor %s: padding of its last tile is not zero", t->name);
     if (!all_finite(bytes, t))
@@ -85,13 +88,16 @@ static void verify_gap(struct report *report, uint64_t from, uint64_t to, const 
              (unsigned long long)from, (unsigned long long)to);
 }
 
-mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn problem, void *user, mvlm_error *error)
+mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn problem, void *user,
+                           mvlm_error *error)
 {
     struct report report = {weights, problem, user, error, MVLM_OK};
     const struct format_header *h = weights->header;
     verify_gap(&report, h->header_bytes, h->description.offset, "the description");
-    verify_gap(&report, h->description.offset + h->description.n_bytes, h->tokenizer.offset, "the tokenizer");
-    verify_gap(&report, h->tokenizer.offset + h->tokenizer.n_bytes, h->directory.offset, "the directory");
+    verify_gap(&report, h->description.offset + h->description.n_bytes, h->tokenizer.offset,
+               "the tokenizer");
+    verify_gap(&report, h->tokenizer.offset + h->tokenizer.n_bytes, h->directory.offset,
+               "the directory");
     verify_gap(&report, h->directory.offset + h->directory.n_bytes, h->data.offset, "the data");
     uint64_t end = h->data.offset;
     for (uint32_t i = 0; i < h->n_tensors; i++) {

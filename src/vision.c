@@ -6,7 +6,8 @@
 #include "linear.h"
 #include "norm.h"
 
-void vision_layout(struct vision_buffers *buffers, struct arena *arena, const struct description *description)
+void vision_layout(struct vision_buffers *buffers, struct arena *arena,
+                   const struct description *description)
 {
     const size_t side = patches_a_side(description), patch = (size_t)description->vision.patch_size;
     const size_t rows = vision_rows(description), width = (size_t)description->vision.width;
@@ -19,8 +20,8 @@ void vision_layout(struct vision_buffers *buffers, struct arena *arena, const st
     kv_cache_layout(&buffers->keys, arena, TENSOR_F32, 1, heads, width / heads, rows);
 }
 
-/* pixels [3, side, side] -> one row a patch: channel, then line, then column, as the convolution's weights lie.
- * Pixels beyond the last whole patch are not read. */
+/* pixels [3, side, side] -> one row a patch: channel, then line, then column, as the convolution's
+ * weights lie. Pixels beyond the last whole patch are not read. */
 static void cut_patches(const struct description *description, const float *pixels, float *patches)
 {
     const size_t n = patches_a_side(description), patch = (size_t)description->vision.patch_size;
@@ -29,34 +30,39 @@ static void cut_patches(const struct description *description, const float *pixe
         for (size_t x = 0; x < n; x++)
             for (size_t line = 0; line < 3 * patch; line++) {
                 const size_t channel = line / patch, pixel_y = y * patch + line % patch;
-                memcpy(patches, pixels + (channel * side + pixel_y) * side + x * patch, patch * sizeof *patches);
+                memcpy(patches, pixels + (channel * side + pixel_y) * side + x * patch,
+                       patch * sizeof *patches);
                 patches += patch;
             }
 }
 
 /* patches -> x: [class token, patches] + position, then the norm before the first layer. */
-static void embed_patches(struct compute *compute, const struct mvlm_model *model, struct vision_buffers *b)
+static void embed_patches(struct compute *compute, const struct mvlm_model *model,
+                          struct vision_buffers *b)
 {
     const struct description *d = &model->description;
-    const size_t width = (size_t)d->vision.width, rows = vision_rows(d), class_rows = (size_t)d->vision.class_token;
+    const size_t width = (size_t)d->vision.width, rows = vision_rows(d),
+                 class_rows = (size_t)d->vision.class_token;
     const struct linear *patch = &model->parameters.vision.patch;
     if (class_rows)
         memcpy(b->x, model->parameters.vision.class_embedding, width * sizeof *b->x);
-    linear(compute, patch, b->patches, patch->weight.n_cols, rows - class_rows, b->x + class_rows * width, width,
-           NULL);
+    linear(compute, patch, b->patches, patch->weight.n_cols, rows - class_rows,
+           b->x + class_rows * width, width, NULL);
     compute->kernels->add(b->x, model->parameters.vision.position, rows * width);
     if (d->vision.pre_norm)
-        norm_rows(compute, NORM_LAYER, &model->parameters.vision.pre_norm, d->vision.norm_eps, b->x, b->x, rows,
-                  width);
+        norm_rows(compute, NORM_LAYER, &model->parameters.vision.pre_norm, d->vision.norm_eps, b->x,
+                  b->x, rows, width);
 }
 
-static void run_layer(struct compute *compute, const struct description *d, const struct vision_layer *layer,
-                      struct vision_buffers *b)
+static void run_layer(struct compute *compute, const struct description *d,
+                      const struct vision_layer *layer, struct vision_buffers *b)
 {
-    const size_t width = (size_t)d->vision.width, ffn = (size_t)d->vision.ffn, rows = vision_rows(d);
+    const size_t width = (size_t)d->vision.width, ffn = (size_t)d->vision.ffn,
+                 rows = vision_rows(d);
     const struct epilogue activate = {.activation = (enum activation)d->vision.activation};
     const struct epilogue onto_x = {.residual = b->x};
-    const struct attention all = {.cache = &b->keys, .n_heads = (size_t)d->vision.n_heads, .n_keys = rows};
+    const struct attention all = {
+        .cache = &b->keys, .n_heads = (size_t)d->vision.n_heads, .n_keys = rows};
 
     norm_rows(compute, NORM_LAYER, &layer->norm1, d->vision.norm_eps, b->normed, b->x, rows, width);
     linear(compute, &layer->q, b->normed, width, rows, b->q, width, NULL);
@@ -71,8 +77,9 @@ static void run_layer(struct compute *compute, const struct description *d, cons
     linear(compute, &layer->fc2, b->inner, ffn, rows, b->x, width, &onto_x);
 }
 
-mvlm_status vision_encode(struct compute *compute, const struct mvlm_model *model, struct vision_buffers *buffers,
-                          const float *pixels, const float **features, mvlm_error *error)
+mvlm_status vision_encode(struct compute *compute, const struct mvlm_model *model,
+                          struct vision_buffers *buffers, const float *pixels,
+                          const float **features, mvlm_error *error)
 {
     const struct description *d = &model->description;
     const size_t n_layers = (size_t)d->vision.n_layers;

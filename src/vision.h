@@ -1,7 +1,10 @@
-/* The vision tower: pixels -> patch features. One graph for CLIP (and SigLIP) by the fields of the description:
+/* The vision tower: pixels -> patch features. One graph for CLIP (and SigLIP) by the fields of the
+ * description:
  *
- *     pixels [3, side, side] -> patches [n, 3 p p] -> patch layer -> [class token] + position -> [norm]
- *     -> n_layers x { x += out(attention(norm1 x)); x += fc2(activation(fc1(norm2 x))) } -> features [n, width]
+ *     pixels [3, side, side] -> patches [n, 3 p p] -> patch layer -> [class token] + position ->
+ * [norm]
+ *     -> n_layers x { x += out(attention(norm1 x)); x += fc2(activation(fc1(norm2 x))) } ->
+ * features [n, width]
  */
 #ifndef SRC_VISION_H
 #define SRC_VISION_H
@@ -20,10 +23,12 @@ struct vision_buffers {
 };
 
 /* Takes the buffers from the arena (or measures them). */
-void vision_layout(struct vision_buffers *buffers, struct arena *arena, const struct description *description);
+void vision_layout(struct vision_buffers *buffers, struct arena *arena,
+                   const struct description *description);
 
 /* pixels -> *features, [patches, width] within the buffers. MVLM_CANCELLED. */
-mvlm_status vision_encode(struct compute *compute, const struct mvlm_model *model, struct vision_buffers *buffers,
-                          const float *pixels, const float **features, mvlm_error *error);
+mvlm_status vision_encode(struct compute *compute, const struct mvlm_model *model,
+                          struct vision_buffers *buffers, const float *pixels,
+                          const float **features, mvlm_error *error);
 
 #endif

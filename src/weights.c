@@ -59,13 +59,15 @@ static mvlm_status map_file(const char *path, struct weights *weights, mvlm_erro
     if (fstat(file, &about) != 0)
         status = fail(error, MVLM_BAD_MODEL, "%s: %s", path, strerror(errno));
     else if (S_ISDIR(about.st_mode))
-        status = fail(error, MVLM_BAD_MODEL, "%s: is a folder; a model is one file, made by mobilevlm-convert", path);
+        status = fail(error, MVLM_BAD_MODEL,
+                      "%s: is a folder; a model is one file, made by mobilevlm-convert", path);
     else if (!S_ISREG(about.st_mode))
         status = fail(error, MVLM_BAD_MODEL, "%s: is no regular file", path);
     else if (about.st_size < FORMAT_HEADER_BYTES)
         status = fail(error, MVLM_BAD_MODEL, "%s: %lld bytes are too few for a model file", path,
                       (long long)about.st_size);
-    else if ((bytes = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, file, 0)) == MAP_FAILED)
+    else if ((bytes = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, file, 0)) ==
+             MAP_FAILED)
         status = fail(error, MVLM_NO_MEMORY, "%s: cannot be mapped: %s", path, strerror(errno));
     close(file);
     if (status == MVLM_OK) {
@@ -88,20 +90,23 @@ static mvlm_status check_identity(const struct weights *weights, mvlm_error *err
     const struct format_header *h = weights->header;
     const char *path = weights->path;
     if (memcmp(h->magic, FORMAT_MAGIC, sizeof h->magic) != 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: is no mobilevlm model file (wrong magic number)", path);
+        return fail(error, MVLM_BAD_MODEL, "%s: is no mobilevlm model file (wrong magic number)",
+                    path);
     if (h->version != FORMAT_VERSION)
-        return fail(error, MVLM_BAD_MODEL, "%s: format version %u, this program reads version %u", path, h->version,
-                    (unsigned)FORMAT_VERSION);
+        return fail(error, MVLM_BAD_MODEL, "%s: format version %u, this program reads version %u",
+                    path, h->version, (unsigned)FORMAT_VERSION);
     if (h->header_bytes != FORMAT_HEADER_BYTES)
-        return fail(error, MVLM_BAD_MODEL, "%s: header of %u bytes, expected %u", path, h->header_bytes,
-                    (unsigned)FORMAT_HEADER_BYTES);
+        return fail(error, MVLM_BAD_MODEL, "%s: header of %u bytes, expected %u", path,
+                    h->header_bytes, (unsigned)FORMAT_HEADER_BYTES);
     if (h->required_features & ~FORMAT_KNOWN_FEATURES)
-        return fail(error, MVLM_BAD_MODEL, "%s: needs feature bits 0x%llx, which this program does not know", path,
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: needs feature bits 0x%llx, which this program does not know", path,
                     (unsigned long long)(h->required_features & ~FORMAT_KNOWN_FEATURES));
     if (h->file_bytes != weights->n_bytes)
-        return fail(error, MVLM_BAD_MODEL, "%s: %zu bytes long, but its header says %llu: %s", path, weights->n_bytes,
-                    (unsigned long long)h->file_bytes,
-                    weights->n_bytes < h->file_bytes ? "the file is cut short" : "something was appended");
+        return fail(error, MVLM_BAD_MODEL, "%s: %zu bytes long, but its header says %llu: %s", path,
+                    weights->n_bytes, (unsigned long long)h->file_bytes,
+                    weights->n_bytes < h->file_bytes ? "the file is cut short"
+                                                     : "something was appended");
     return MVLM_OK;
 }
 
@@ -109,44 +114,55 @@ static mvlm_status check_parts(const struct weights *weights, mvlm_error *error)
 {
     const struct format_header *h = weights->header;
     const uint64_t front = h->data.offset;
-    if (front > weights->n_bytes || front % FORMAT_SECTION_ALIGN || h->data.n_bytes != weights->n_bytes - front)
-        return fail(error, MVLM_BAD_MODEL, "%s: data section of %llu bytes at %llu does not end the file",
-                    weights->path, (unsigned long long)h->data.n_bytes, (unsigned long long)front);
+    if (front > weights->n_bytes || front % FORMAT_SECTION_ALIGN ||
+        h->data.n_bytes != weights->n_bytes - front)
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: data section of %llu bytes at %llu does not end the file", weights->path,
+                    (unsigned long long)h->data.n_bytes, (unsigned long long)front);
     if (!part_fits(h->description, FORMAT_HEADER_BYTES, front) ||
         !part_fits(h->tokenizer, h->description.offset + h->description.n_bytes, front) ||
         !part_fits(h->directory, h->tokenizer.offset + h->tokenizer.n_bytes, front))
-        return fail(error, MVLM_BAD_MODEL, "%s: description, tokenizer and directory do not stand in order before the "
-                                           "data", weights->path);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: description, tokenizer and directory do not stand in order before the "
+                    "data",
+                    weights->path);
     if (h->directory.n_bytes != (uint64_t)h->n_tensors * sizeof(struct format_tensor))
-        return fail(error, MVLM_BAD_MODEL, "%s: directory of %llu bytes for %u tensors, expected %llu", weights->path,
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: directory of %llu bytes for %u tensors, expected %llu", weights->path,
                     (unsigned long long)h->directory.n_bytes, h->n_tensors,
                     (unsigned long long)h->n_tensors * sizeof(struct format_tensor));
     uint8_t digest[16];
     digest_of_front(weights->bytes, (size_t)front, digest);
     if (memcmp(digest, h->digest, sizeof digest) != 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: header damaged: its digest does not match", weights->path);
+        return fail(error, MVLM_BAD_MODEL, "%s: header damaged: its digest does not match",
+                    weights->path);
     return MVLM_OK;
 }
 
 /* The tensor's own fields; sizes are bounded so that no later product overflows. */
-static mvlm_status check_tensor(const struct weights *weights, const struct format_tensor *t, mvlm_error *error)
+static mvlm_status check_tensor(const struct weights *weights, const struct format_tensor *t,
+                                mvlm_error *error)
 {
     const uint64_t most = UINT64_C(1) << 24;
     if (t->name[0] == 0 || t->name[FORMAT_NAME_BYTES - 1] != 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: a tensor's name is empty or too long", weights->path);
+        return fail(error, MVLM_BAD_MODEL, "%s: a tensor's name is empty or too long",
+                    weights->path);
     if (t->type > TENSOR_F16)
-        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: type code %u, which this program does not know",
-                    weights->path, t->name, t->type);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: tensor %s: type code %u, which this program does not know", weights->path,
+                    t->name, t->type);
     if (t->layout > LAYOUT_TILES || t->section >= SECTION_COUNT)
-        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: unknown layout %u or section %u", weights->path, t->name,
-                    t->layout, t->section);
+        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: unknown layout %u or section %u",
+                    weights->path, t->name, t->layout, t->section);
     if (t->n_rows < 1 || t->n_cols < 1 || t->n_rows > most || t->n_cols > most)
-        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: %llu x %llu values is out of range", weights->path, t->name,
-                    (unsigned long long)t->n_rows, (unsigned long long)t->n_cols);
+        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: %llu x %llu values is out of range",
+                    weights->path, t->name, (unsigned long long)t->n_rows,
+                    (unsigned long long)t->n_cols);
     const uint64_t expected = tensor_bytes(t->type, t->layout, t->n_rows, t->n_cols);
     if (t->range.n_bytes != expected)
-        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: %llu bytes, expected %llu", weights->path, t->name,
-                    (unsigned long long)t->range.n_bytes, (unsigned long long)expected);
+        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: %llu bytes, expected %llu",
+                    weights->path, t->name, (unsigned long long)t->range.n_bytes,
+                    (unsigned long long)expected);
     return MVLM_OK;
 }
 
@@ -159,21 +175,24 @@ static mvlm_status check_tiling(const struct weights *weights, mvlm_error *error
     for (uint32_t i = 0; i < h->n_tensors; i++) {
         const struct format_tensor *t = &weights->tensors[i];
         TRY(check_tensor(weights, t, error));
-        const uint64_t align = i == 0 || t->section != section ? FORMAT_SECTION_ALIGN : FORMAT_ALIGN;
+        const uint64_t align =
+            i == 0 || t->section != section ? FORMAT_SECTION_ALIGN : FORMAT_ALIGN;
         const uint64_t expected = (end + align - 1) / align * align;
         if (t->section < section || t->range.offset != expected || expected > weights->n_bytes ||
             t->range.n_bytes > weights->n_bytes - expected)
             return fail(error, MVLM_BAD_MODEL,
-                        "%s: tensor %s: %llu bytes at %llu leave a hole, overlap or pass the file's end (expected at "
+                        "%s: tensor %s: %llu bytes at %llu leave a hole, overlap or pass the "
+                        "file's end (expected at "
                         "%llu of %zu)",
                         weights->path, t->name, (unsigned long long)t->range.n_bytes,
-                        (unsigned long long)t->range.offset, (unsigned long long)expected, weights->n_bytes);
+                        (unsigned long long)t->range.offset, (unsigned long long)expected,
+                        weights->n_bytes);
         section = t->section;
         end = t->range.offset + t->range.n_bytes;
     }
     if (end != weights->n_bytes)
-        return fail(error, MVLM_BAD_MODEL, "%s: tensors end at %llu, the file at %zu", weights->path,
-                    (unsigned long long)end, weights->n_bytes);
+        return fail(error, MVLM_BAD_MODEL, "%s: tensors end at %llu, the file at %zu",
+                    weights->path, (unsigned long long)end, weights->n_bytes);
     return MVLM_OK;
 }
 
@@ -189,7 +208,9 @@ mvlm_status weights_open(const char *path, struct weights *weights, mvlm_error *
     if (status == MVLM_OK)
         status = check_parts(weights, error);
     if (status == MVLM_OK) {
-        weights->tensors = (const struct format_tensor *)(const void *)(weights->bytes + weights->header->directory.offset);
+        weights->tensors =
+            (const struct format_tensor *)(const void *)(weights->bytes +
+                                                         weights->header->directory.offset);
         status = check_tiling(weights, error);
     }
     if (status == MVLM_OK)

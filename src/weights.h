@@ -1,4 +1,5 @@
-/* model.bin: mapped, validated, looked up. No copies; opening reads only what stands before the data. */
+/* model.bin: mapped, validated, looked up. No copies; opening reads only what stands before the
+ * data. */
 #ifndef SRC_WEIGHTS_H
 #define SRC_WEIGHTS_H
 
@@ -9,21 +10,23 @@
 #include "mobilevlm.h"
 
 struct weights {
-    char *path;            /* owned */
-    const uint8_t *bytes;  /* the whole file, mapped read-only */
+    char *path;           /* owned */
+    const uint8_t *bytes; /* the whole file, mapped read-only */
     size_t n_bytes;
     const struct format_header *header;
     const struct format_tensor *tensors; /* [header->n_tensors] */
-    char digest[33];       /* of the header, hexadecimal */
+    char digest[33];                     /* of the header, hexadecimal */
 };
 
-/* Maps `path` and checks all that stands before the data: magic, version, features, lengths, digest, and that the
- * tensors tile the data section without hole or overlap. MVLM_BAD_MODEL; *weights is empty on error. */
+/* Maps `path` and checks all that stands before the data: magic, version, features, lengths,
+ * digest, and that the tensors tile the data section without hole or overlap. MVLM_BAD_MODEL;
+ * *weights is empty on error. */
 mvlm_status weights_open(const char *path, struct weights *weights, mvlm_error *error);
 void weights_close(struct weights *weights);
 
 /* Reads everything: digests, padding, and what a value must not be. As mvlm_model_verify. */
-mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn problem, void *user, mvlm_error *error);
+mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn problem, void *user,
+                           mvlm_error *error);
 
 /* 16 bytes -> 32 hexadecimal digits and NUL. */
 void digest_text(const uint8_t digest[16], char text[33]);
@@ -31,7 +34,8 @@ void digest_text(const uint8_t digest[16], char text[33]);
 /* The XXH3-128 of `n` bytes, canonical form. */
 void digest_of(const void *bytes, size_t n, uint8_t digest[16]);
 
-/* The digest of everything before the data: `front` with the header's digest field taken as zeros. */
+/* The digest of everything before the data: `front` with the header's digest field taken as zeros.
+ */
 void digest_of_front(const uint8_t *front, size_t n, uint8_t digest[16]);
 
 #endif

@@ -1,14 +1,15 @@
-/* Matrix products on weight tiles of 32 output columns. A lane is an output, so every sum runs over k in order,
- * for one row as for many. */
+/* Matrix products on weight tiles of 32 output columns. A lane is an output, so every sum runs over
+ * k in order, for one row as for many. */
 #include "math.h"
 #include "names.h"
 
-enum { ROWS = 3 }; /* rows at once: 3 x 32 sums fill twelve 256-bit registers, tile and x the other four */
+enum {
+    ROWS = 3
+}; /* rows at once: 3 x 32 sums fill twelve 256-bit registers, tile and x the other four */
 
-__attribute__((always_inline)) static inline void rows_times_tile(float *restrict y, size_t y_stride,
-                                                                  const float *restrict x, size_t x_stride,
-                                                                  const float *restrict tile, size_t n_k,
-                                                                  bool accumulate, int n_rows)
+__attribute__((always_inline)) static inline void
+rows_times_tile(float *restrict y, size_t y_stride, const float *restrict x, size_t x_stride,
+                const float *restrict tile, size_t n_k, bool accumulate, int n_rows)
 {
     float sum[ROWS][KERNEL_TILE];
     for (int r = 0; r < n_rows; r++)
@@ -30,13 +31,15 @@ void KERNEL(gemm_f32)(float *y, size_t y_stride, const float *x, size_t x_stride
 {
     size_t r = 0;
     for (; r + ROWS <= n_rows; r += ROWS)
-        rows_times_tile(y + r * y_stride, y_stride, x + r * x_stride, x_stride, tile, n_k, accumulate, ROWS);
+        rows_times_tile(y + r * y_stride, y_stride, x + r * x_stride, x_stride, tile, n_k,
+                        accumulate, ROWS);
     for (; r < n_rows; r++)
-        rows_times_tile(y + r * y_stride, y_stride, x + r * x_stride, x_stride, tile, n_k, accumulate, 1);
+        rows_times_tile(y + r * y_stride, y_stride, x + r * x_stride, x_stride, tile, n_k,
+                        accumulate, 1);
 }
 
-/* Half -> single. Shifted into a single's place the exponent is 112 too small, which a multiplication mends, for
- * subnormal halves too; infinities and NaN get the largest exponent. */
+/* Half -> single. Shifted into a single's place the exponent is 112 too small, which a
+ * multiplication mends, for subnormal halves too; infinities and NaN get the largest exponent. */
 static inline float single_of_half(uint16_t half)
 {
     const uint32_t magnitude = (uint32_t)(half & 0x7fff) << 13;
@@ -58,7 +61,8 @@ static inline uint16_t half_of_single(float value)
     /* masks, not branches: with those gcc 12 does not vectorise the loop */
     const uint32_t is_subnormal = -(uint32_t)(magnitude < 0x38800000u);
     const uint32_t is_special = -(uint32_t)(magnitude >= 0x47800000u);
-    const uint32_t half = (subnormal & is_subnormal) | (normal & ~(is_subnormal | is_special)) | (special & is_special);
+    const uint32_t half = (subnormal & is_subnormal) | (normal & ~(is_subnormal | is_special)) |
+                          (special & is_special);
     return (uint16_t)(half | sign);
 }
 

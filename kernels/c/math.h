@@ -1,4 +1,5 @@
-/* exp and its kin as branch-free polynomials that a compiler vectorises, and sums in fixed lanes: kernels.h, Numbers. */
+/* exp and its kin as branch-free polynomials that a compiler vectorises, and sums in fixed lanes:
+ * kernels.h, Numbers. */
 #ifndef KERNELS_C_MATH_H
 #define KERNELS_C_MATH_H
 
@@ -22,14 +23,16 @@ static inline uint32_t bits_of_float(float value)
 }
 
 /* e^x, relative error below 3e-7; arguments beyond -87 and 88 are held there, NaN stays NaN.
- * x = n ln 2 + r with |r| <= ln 2 / 2; Taylor's series of e^r to r^7 (next term: 5e-9); times 2^n through the exponent. */
+ * x = n ln 2 + r with |r| <= ln 2 / 2; Taylor's series of e^r to r^7 (next term: 5e-9); times 2^n
+ * through the exponent. */
 static inline float exp_f32(float x)
 {
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
     const float shifter = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     const float n = fmaf(x, 1.44269504f, shifter) - shifter;
-    float r = fmaf(n, -0.693359375f, x); /* ln 2 in two parts; the first has 9 bits, so n times it is exact */
+    float r = fmaf(n, -0.693359375f,
+                   x); /* ln 2 in two parts; the first has 9 bits, so n times it is exact */
     r = fmaf(n, 2.12194440e-4f, r);
     float p = 1.0f / 5040.0f;
     p = fmaf(p, r, 1.0f / 720.0f);
@@ -44,7 +47,8 @@ static inline float exp_f32(float x)
     return p * float_of_bits(exponent);
 }
 
-/* erf x, absolute error below 6e-7: Abramowitz and Stegun 7.1.26 (1.5e-7), and the rounding of its terms near 0. */
+/* erf x, absolute error below 6e-7: Abramowitz and Stegun 7.1.26 (1.5e-7), and the rounding of its
+ * terms near 0. */
 static inline float erf_f32(float x)
 {
     const float a = fabsf(x);

@@ -1,5 +1,5 @@
-/* kernels/c is compiled once for each rung that has no hand-written kernel yet: KERNEL_ISA is the rung's name, and
- * the per-file compiler flags its instruction set. */
+/* kernels/c is compiled once for each rung that has no hand-written kernel yet: KERNEL_ISA is the
+ * rung's name, and the per-file compiler flags its instruction set. */
 #ifndef KERNELS_C_NAMES_H
 #define KERNELS_C_NAMES_H
 

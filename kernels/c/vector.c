@@ -1,4 +1,5 @@
-/* Norms, softmax, activations, rotary positions, depthwise convolution: the work between matrix products. */
+/* Norms, softmax, activations, rotary positions, depthwise convolution: the work between matrix
+ * products. */
 #include "math.h"
 #include "names.h"
 
@@ -19,7 +20,8 @@ static inline float lane_sum(const float *x, float centre, bool square, size_t n
     return fold_lanes(lane);
 }
 
-void KERNEL(layer_norm)(float *y, const float *x, const float *weight, const float *bias, float eps, size_t n)
+void KERNEL(layer_norm)(float *y, const float *x, const float *weight, const float *bias, float eps,
+                        size_t n)
 {
     const float mean = lane_sum(x, 0.0f, false, n) / (float)n;
     const float variance = lane_sum(x, mean, true, n) / (float)n;
@@ -81,7 +83,7 @@ void KERNEL(activate)(float *x, enum activation activation, size_t n)
     case ACTIVATION_RELU:
         APPLY(v < 0.0f ? 0.0f : v);
     case ACTIVATION_HARDSWISH:
-        APPLY(v *clamp_f32(fmaf(v, 1.0f / 6.0f, 0.5f), 0.0f, 1.0f));
+        APPLY(v * clamp_f32(fmaf(v, 1.0f / 6.0f, 0.5f), 0.0f, 1.0f));
     case ACTIVATION_HARDSIGMOID:
         APPLY(clamp_f32(fmaf(v, 1.0f / 6.0f, 0.5f), 0.0f, 1.0f));
     }
@@ -99,7 +101,8 @@ void KERNEL(multiply)(float *restrict y, const float *restrict x, size_t n)
         y[i] *= x[i];
 }
 
-void KERNEL(rope)(float *restrict x, const float *restrict cosine, const float *restrict sine, size_t n)
+void KERNEL(rope)(float *restrict x, const float *restrict cosine, const float *restrict sine,
+                  size_t n)
 {
     const size_t half = n / 2;
     for (size_t i = 0; i < half; i++) {
@@ -109,16 +112,17 @@ void KERNEL(rope)(float *restrict x, const float *restrict cosine, const float *
     }
 }
 
-void KERNEL(depthwise_3x3)(float *restrict out, const float *restrict in, const float *restrict taps,
-                           const float *restrict bias, size_t side, size_t out_side, size_t stride, size_t y,
-                           size_t n)
+void KERNEL(depthwise_3x3)(float *restrict out, const float *restrict in,
+                           const float *restrict taps, const float *restrict bias, size_t side,
+                           size_t out_side, size_t stride, size_t y, size_t n)
 {
     for (size_t x = 0; x < out_side; x++) {
         float *pixel = out + x * n;
         for (size_t i = 0; i < n; i++)
             pixel[i] = bias ? bias[i] : 0.0f;
         for (size_t tap = 0; tap < 9; tap++) {
-            /* unsigned: the row above the first and the column left of the first wrap beyond `side` */
+            /* unsigned: the row above the first and the column left of the first wrap beyond `side`
+             */
             const size_t in_y = y * stride + tap / 3 - 1, in_x = x * stride + tap % 3 - 1;
             if (in_y >= side || in_x >= side)
                 continue;

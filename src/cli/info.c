@@ -57,9 +57,11 @@ static mvlm_status print_json(const mvlm_model *model, const mvlm_model_info *in
 
 static void print_field(const mvlm_field *field)
 {
-    char *text = json_dumps(field_value(field), JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    json_t *value = field_value(field);
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
     printf("%-36s %s\n", field->key, text ? text : "");
     free(text);
+    json_decref(value);
 }
 
 static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *info, const mvlm_memory *memory,

@@ -204,7 +204,7 @@ static int finish(mvlm_status status, mvlm_error *error)
         status = cli_fail(error, MVLM_BAD_OUTPUT, "standard output cannot be written");
     if (status == MVLM_CANCELLED && stopped_by)
         return 128 + stopped_by;
-    if (status != MVLM_OK)
+    if (status != MVLM_OK && *error->message)
         print_error(&program, error);
     return (int)status;
 }
