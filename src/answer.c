@@ -91,8 +91,9 @@ static size_t before_partial_stop(const struct answer *answer)
     size_t end = answer->n;
     for (size_t i = 0; i < answer->n_stops; i++) {
         const size_t length = strlen(answer->stops[i]);
-        size_t most = answer->n - answer->begin;
-        most = length && most > length - 1 ? length - 1 : most;
+        size_t most = length ? length - 1 : 0; /* an empty one stops nothing */
+        if (most > answer->n - answer->begin)
+            most = answer->n - answer->begin;
         for (size_t n = most; n > 0; n--)
             if (memcmp(answer->text + answer->n - n, answer->stops[i], n) == 0) {
                 end = answer->n - n < end ? answer->n - n : end;

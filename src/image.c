@@ -16,10 +16,19 @@
 #include "resize.h"
 #include "status.h"
 
+/* stb_image does not always tell that memory was missing. */
+static _Thread_local bool memory_missing;
+
+static void *noted(void *block)
+{
+    memory_missing |= !block;
+    return block;
+}
+
 /* Zeroed memory: what a damaged JPEG leaves undecoded is the same every time, and nobody's secret.
  * No assert: it would abort on input (a JPEG's Huffman code that stb_image looks up wrongly). */
-#define STBI_MALLOC(n)     calloc(1, (n))
-#define STBI_REALLOC(p, n) realloc((p), (n))
+#define STBI_MALLOC(n)     noted(calloc(1, (n)))
+#define STBI_REALLOC(p, n) noted(realloc((p), (n)))
 #define STBI_FREE(p)       free(p)
 #define STBI_ASSERT(x)     ((void)0)
 #ifdef __ARM_NEON
@@ -111,11 +120,12 @@ static mvlm_status decode(const struct image_source *source, const struct image_
 {
     int channels;
     stbi__g_failure_reason = NULL; /* it does not always give one */
+    memory_missing = false;
     picture->rgb = stbi_load_from_memory(file->bytes, (int)file->n_bytes, &picture->width,
                                          &picture->height, &channels, 3);
     if (!picture->rgb) {
         const char *reason = stbi_failure_reason();
-        if (reason && !strcmp(reason, "outofmem"))
+        if (memory_missing || (reason && !strcmp(reason, "outofmem")))
             return fail_no_memory(source->error, "decoding a picture",
                                   3 * (size_t)file->width * file->height);
         return refuse(source, "damaged %s: %s", file->format,

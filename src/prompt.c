@@ -39,7 +39,7 @@ static mvlm_status text_add(struct text *text, const char *bytes, enum trust tru
         text->capacity = capacity;
     }
     memcpy(text->bytes + text->n, bytes, n);
-    memset(text->trust + text->n, trust, n);
+    memset(text->trust + text->n, (int)trust, n);
     text->n += n;
     return MVLM_OK;
 }

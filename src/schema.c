@@ -262,6 +262,34 @@ uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t
     return rows * n_cols * (type == TENSOR_F16 ? 2 : 4);
 }
 
+uint64_t aligned(uint64_t position, uint64_t align)
+{
+    return (position + align - 1) / align * align;
+}
+
+uint64_t schema_place(const struct tensor_spec *specs, size_t n, enum tensor_type type,
+                      uint64_t data, struct format_tensor *directory)
+{
+    uint64_t end = data;
+    for (size_t i = 0; i < n; i++) {
+        const struct tensor_spec *spec = &specs[i];
+        const bool new_section = i == 0 || spec->section != specs[i - 1].section;
+        struct format_tensor *t = &directory[i];
+        *t = (struct format_tensor){
+            .type = spec->kind == TENSOR_VECTOR ? TENSOR_F32 : (uint8_t)type,
+            .layout = spec->kind == TENSOR_MATRIX ? LAYOUT_TILES : LAYOUT_ROWS,
+            .section = (uint8_t)spec->section,
+            .n_rows = (uint64_t)spec->n_rows,
+            .n_cols = (uint64_t)spec->n_cols,
+        };
+        memcpy(t->name, spec->name, sizeof t->name);
+        t->range.offset = aligned(end, new_section ? FORMAT_SECTION_ALIGN : FORMAT_ALIGN);
+        t->range.n_bytes = tensor_bytes(t->type, t->layout, t->n_rows, t->n_cols);
+        end = t->range.offset + t->range.n_bytes;
+    }
+    return end;
+}
+
 const char *tensor_type_name(enum tensor_type type)
 {
     static const char *const names[] = {"f32", "f16", "q8", "q4"};

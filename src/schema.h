@@ -91,6 +91,14 @@ struct tensor_spec {
 /* Writes the list into `specs` unless it is NULL, and returns its length. */
 size_t schema_list(const struct description *description, struct tensor_spec *specs);
 
+/* `position` rounded up to a multiple of `align`. */
+uint64_t aligned(uint64_t position, uint64_t align);
+
+/* Fills the directory for these tensors, matrices and tables of `type`, from `data` on; all but the
+ * digests. Returns where the last one ends. */
+uint64_t schema_place(const struct tensor_spec *specs, size_t n, enum tensor_type type,
+                      uint64_t data, struct format_tensor *directory);
+
 /* Writes `pattern` with `number` in place of its %d, if it has one. */
 void schema_name(char *name, size_t capacity, const char *pattern, int number);
 

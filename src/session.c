@@ -90,7 +90,8 @@ static void layout(struct mvlm_session *s, const struct session_sizes *sizes)
     decoder_layout(&s->decoder, arena, d, rows, smaller(rows, LOGIT_ROWS), sizes->n_ctx);
     s->plan.scratch = arena->most - s->plan.kv_cache;
     s->plan.weights = s->model->weights.n_bytes;
-    s->plan.total = s->plan.weights + s->plan.kv_cache + s->plan.scratch;
+    if (__builtin_add_overflow(s->plan.weights, (uint64_t)arena->most, &s->plan.total))
+        s->plan.total = UINT64_MAX;
 }
 
 void session_plan(const mvlm_model *model, const struct session_sizes *sizes, mvlm_memory *plan)

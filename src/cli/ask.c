@@ -11,20 +11,30 @@
 
 /* ---- Reading ---------------------------------------------------------------------------------- */
 
+/* Does the value come from the environment? Then an option that says something else wins. */
+static bool is_variable(const char *value, const char *name)
+{
+    return value && value == getenv(name);
+}
+
 static mvlm_status read_prompt(struct ask *ask, mvlm_error *error)
 {
-    const struct values *values = ask->values;
-    if (values->prompt && values->file)
+    const char *prompt = ask->values->prompt, *file = ask->values->file;
+    if (prompt && file && is_variable(file, "MOBILEVLM_FILE"))
+        file = NULL;
+    else if (prompt && file && is_variable(prompt, "MOBILEVLM_PROMPT"))
+        prompt = NULL;
+    if (prompt && file)
         return cli_fail(error, MVLM_USAGE, "-p and -f both give the prompt: use one");
-    if (!values->prompt && !values->file)
+    if (!prompt && !file)
         return cli_fail(error, MVLM_USAGE, "no prompt: -p TEXT or -f FILE");
-    ask->turn.question = values->prompt;
-    if (values->file) {
-        const mvlm_status status = read_text_file(values->file, &ask->prompt_file, error);
+    ask->turn.question = prompt;
+    if (file) {
+        const mvlm_status status = read_text_file(file, &ask->prompt_file, error);
         if (status != MVLM_OK)
             return status;
         if (memchr(ask->prompt_file.bytes, 0, ask->prompt_file.n))
-            return cli_fail(error, MVLM_USAGE, "%s: holds a NUL byte, which no prompt may", values->file);
+            return cli_fail(error, MVLM_USAGE, "%s: holds a NUL byte, which no prompt may", file);
         ask->turn.question = ask->prompt_file.bytes;
     }
     return MVLM_OK;
@@ -33,7 +43,7 @@ static mvlm_status read_prompt(struct ask *ask, mvlm_error *error)
 static mvlm_status read_pictures(struct ask *ask, mvlm_error *error)
 {
     const struct text_list *images = &ask->values->images;
-    bool standard_input = ask->values->file && strcmp(ask->values->file, "-") == 0;
+    bool standard_input = ask->prompt_file.bytes && strcmp(ask->values->file, "-") == 0;
     ask->pictures = calloc(images->n + 1, sizeof *ask->pictures);
     ask->picture_files = calloc(images->n + 1, sizeof *ask->picture_files);
     if (!ask->pictures || !ask->picture_files)

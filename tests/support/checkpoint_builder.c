@@ -65,7 +65,7 @@ void file_write(const char *folder, const char *name, const void *bytes, size_t 
     assert_int_equal(fclose(file), 0);
 }
 
-uint8_t *file_load(const char *folder, const char *name, size_t *n_bytes)
+uint8_t *folder_file_load(const char *folder, const char *name, size_t *n_bytes)
 {
     FILE *const file = file_open(folder, name, "rb");
     assert_int_equal(fseek(file, 0, SEEK_END), 0);

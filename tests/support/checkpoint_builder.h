@@ -18,7 +18,7 @@ void folder_clear(const char *folder);
 
 void file_write(const char *folder, const char *name, const void *bytes, size_t n_bytes);
 /* The caller frees it. */
-uint8_t *file_load(const char *folder, const char *name, size_t *n_bytes);
+uint8_t *folder_file_load(const char *folder, const char *name, size_t *n_bytes);
 
 struct bytes {
     uint8_t *data;

@@ -1,7 +1,8 @@
-/* What the tests of the command line share: golden checkpoints, converted once, and running mobilevlm on them.
+/* What the tests of the command line share: golden checkpoints, converted once, and running
+ * mobilevlm on them.
  *
- * In every argument, script, variable and input "@t/" stands for the test's own folder (which holds v1.bin, text.bin and
- * two-images.bin) and "@g/" for tests/golden. */
+ * In every argument, script, variable and input "@t/" stands for the test's own folder (which holds
+ * v1.bin, text.bin and two-images.bin) and "@g/" for tests/golden. */
 #ifndef SUPPORT_CLI_FIXTURE_H
 #define SUPPORT_CLI_FIXTURE_H
 
@@ -15,8 +16,14 @@
 #include "golden.h"
 #include "program.h"
 
-#define GOLDEN SOURCE_DIR "/tests/golden"
+#define GOLDEN     SOURCE_DIR "/tests/golden"
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+#define V1       "-m", "@t/v1.bin"
+#define TEXT     "-m", "@t/text.bin"
+#define PICTURE  "-i", "@g/images/landscape.png"
+#define QUESTION "-p", "What is this?", "-n", "24"
+#define HORSES   "-p", "How many horses are there?"
 
 enum { MAX_WORDS = 32 };
 
@@ -40,9 +47,10 @@ static inline char *expand(const char *text)
     return out;
 }
 
-/* Runs mobilevlm with `words`; within `script`, a shell's, it is "$0" "$@". The other arguments may be NULL too. */
-static inline struct program_result cli(const char *const *words, const char *script, const char *input,
-                                        const char *variable)
+/* Runs mobilevlm with `words`; within `script`, a shell's, it is "$0" "$@". The other arguments may
+ * be NULL too. */
+static inline struct program_result cli(const char *const *words, const char *script,
+                                        const char *input, const char *variable)
 {
     struct program_result result;
     const char *argv[MAX_WORDS] = {"/bin/sh", "-c", script, MOBILEVLM_PROGRAM};
@@ -83,14 +91,16 @@ static inline void expect_output(struct program_result result, const char *expec
     free(out);
 }
 
-/* Fails with `code`, one line on standard error that holds `part`, and nothing on standard output. */
+/* Fails with `code`, one line on standard error that holds `part`, and nothing on standard output.
+ */
 static inline void expect_error(struct program_result result, int code, const char *part)
 {
     char *expected = expand(part);
     const bool one_line = result.n_err && strchr(result.err, '\n') == result.err + result.n_err - 1;
     if (result.code != code || !one_line || strncmp(result.err, "mobilevlm: ", 11) != 0 ||
         !strstr(result.err, expected))
-        fail_msg("exit code %d, said: %s; expected %d and: %s", result.code, result.err, code, expected);
+        fail_msg("exit code %d, said: %s; expected %d and: %s", result.code, result.err, code,
+                 expected);
     assert_string_equal(result.out, "");
     free(expected);
     program_free(&result);
@@ -110,14 +120,42 @@ static inline json_t *good_json(struct program_result result)
     return json;
 }
 
+static inline json_t *golden_record(const char *name)
+{
+    char *path = path_of(GOLDEN "/cases", name, "expected/case.json");
+    json_t *record = json_load_test(path);
+    free(path);
+    return record;
+}
+
+static inline json_int_t integer_of(const json_t *json, const char *key)
+{
+    const json_t *value = json_object_get(json, key);
+    if (!json_is_integer(value))
+        fail_msg("\"%s\" is missing, or no integer", key);
+    return json_integer_value(value);
+}
+
+static inline const char *text_of(const json_t *json, const char *key)
+{
+    const char *value = json_string_value(json_object_get(json, key));
+    if (!value)
+        fail_msg("\"%s\" is missing, or no text", key);
+    return value;
+}
+
+static inline bool is_digest(const char *text)
+{
+    return strlen(text) == 32 && strspn(text, "0123456789abcdef") == 32;
+}
+
 /* "The case's text\n". The caller frees it. */
 static inline char *expected_answer(const char *name)
 {
-    char *answer, *path = path_of(GOLDEN "/cases", name, "expected/case.json");
-    json_t *record = json_load_test(path);
-    assert_true(asprintf(&answer, "%s\n", json_string_value(json_object_get(record, "text"))) > 0);
+    char *answer;
+    json_t *record = golden_record(name);
+    assert_true(asprintf(&answer, "%s\n", text_of(record, "text")) > 0);
     json_decref(record);
-    free(path);
     return answer;
 }
 

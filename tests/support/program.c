@@ -1,4 +1,5 @@
-/* fork, exec -> bytes to standard input, bytes from output and error, all at once by poll -> exit code. */
+/* fork, exec -> bytes to standard input, bytes from output and error, all at once by poll -> exit
+ * code. */
 #include "program.h"
 
 #include <errno.h>
@@ -26,7 +27,8 @@ char *temporary_folder(void)
 {
     const char *parent = getenv("TMPDIR");
     char *path;
-    assert_true(asprintf(&path, "%s/mobilevlm-test-XXXXXX", parent && *parent ? parent : "/tmp") > 0);
+    assert_true(asprintf(&path, "%s/mobilevlm-test-XXXXXX", parent && *parent ? parent : "/tmp") >
+                0);
     assert_non_null(mkdtemp(path));
     return path;
 }
@@ -52,7 +54,8 @@ struct child {
 };
 
 /* Never returns. What keeps the program from starting goes to `problem` as an errno. */
-static void be_child(const char *const *argv, const char *const *environment, const int ends[3], int problem)
+static void be_child(const char *const *argv, const char *const *environment, const int ends[3],
+                     int problem)
 {
     setpgid(0, 0); /* so that the time limit ends a shell's children too */
     signal(SIGPIPE, SIG_DFL);
@@ -65,7 +68,8 @@ static void be_child(const char *const *argv, const char *const *environment, co
     _exit(write(problem, &code, sizeof code) == sizeof code ? 127 : 126);
 }
 
-/* pipe[0] is read from, pipe[1] written to; neither is inherited, and neither is 0, 1 or 2, which dup2 fills. */
+/* pipe[0] is read from, pipe[1] written to; neither is inherited, and neither is 0, 1 or 2, which
+ * dup2 fills. */
 static void make_pipe(int ends[2])
 {
     int low[2];
@@ -77,7 +81,8 @@ static void make_pipe(int ends[2])
     }
 }
 
-static void start(struct child *child, const char *const *argv, bool with_input, const char *const *environment)
+static void start(struct child *child, const char *const *argv, bool with_input,
+                  const char *const *environment)
 {
     int in[2], out[2], err[2], problem[2], code;
     make_pipe(in);
@@ -97,7 +102,8 @@ static void start(struct child *child, const char *const *argv, bool with_input,
     const int theirs[] = {in[0], out[1], err[1], problem[1]};
     for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++)
         close(theirs[i]);
-    const ssize_t n = read(problem[0], &code, sizeof code); /* nothing comes once exec has closed the other end */
+    const ssize_t n =
+        read(problem[0], &code, sizeof code); /* nothing comes once exec has closed the other end */
     close(problem[0]);
     if (n > 0)
         fail_msg("%s cannot be started: %s", argv[0], strerror(code));
@@ -121,7 +127,8 @@ static void feed(int *end, const char **input, size_t *left)
         *input += n;
         *left -= (size_t)n;
     }
-    if (*left == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) /* a program need not read all */
+    if (*left == 0 ||
+        (n < 0 && errno != EAGAIN && errno != EINTR)) /* a program need not read all */
         close_end(end);
 }
 
@@ -145,11 +152,12 @@ static int milliseconds_left(time_t deadline)
 }
 
 /* Until both outputs are closed; false when the time is up. */
-static bool exchange(struct child *child, struct program_result *result, const char *input, size_t n_input,
-                     time_t deadline)
+static bool exchange(struct child *child, struct program_result *result, const char *input,
+                     size_t n_input, time_t deadline)
 {
     while (child->out >= 0 || child->err >= 0) {
-        struct pollfd ends[] = {{child->in, POLLOUT, 0}, {child->out, POLLIN, 0}, {child->err, POLLIN, 0}};
+        struct pollfd ends[] = {
+            {child->in, POLLOUT, 0}, {child->out, POLLIN, 0}, {child->err, POLLIN, 0}};
         const int left = milliseconds_left(deadline);
         if (left == 0)
             return false;
@@ -178,8 +186,8 @@ static int wait_for(pid_t pid, time_t deadline)
     }
 }
 
-void program_run(struct program_result *result, const char *const *argv, const void *input, size_t n_input,
-                 const char *const *environment)
+void program_run(struct program_result *result, const char *const *argv, const void *input,
+                 size_t n_input, const char *const *environment)
 {
     struct child child;
     struct timespec now;

@@ -61,7 +61,7 @@ void tiny_describe(struct description *d)
 /* <unk>, <s>, </s>, the 256 bytes, and three pieces with letters. */
 static size_t put_pieces(uint8_t *out)
 {
-    static const char *const texts[] = {"<unk>", "<s>", "</s>", "\xe2\x96\x81", "a", "\xe2\x96\x81" "a"};
+    static const char *const texts[] = {"<unk>", "<s>", "</s>", "\xe2\x96\x81", "a", ("\xe2\x96\x81" "a")};
     static const uint8_t types[] = {2, 3, 3, 1, 1, 1};
     const uint32_t n_pieces = N_PIECES;
     size_t n = sizeof n_pieces;
@@ -78,11 +78,6 @@ static size_t put_pieces(uint8_t *out)
         n += sizeof head + head.n_bytes;
     }
     return n;
-}
-
-static uint64_t aligned(uint64_t position, uint64_t align)
-{
-    return (position + align - 1) / align * align;
 }
 
 /* Norm weights near 1, everything else small; zeros where a tile has no row. */
@@ -104,27 +99,6 @@ static void fill(uint8_t *bytes, const struct format_tensor *t, const struct ten
     }
 }
 
-static void fill_directory(struct format_header *h, struct format_tensor *directory, const struct tensor_spec *specs,
-                           size_t n, enum tensor_type type)
-{
-    uint64_t position = h->data.offset;
-    for (size_t i = 0; i < n; i++) {
-        struct format_tensor *t = &directory[i];
-        strcpy(t->name, specs[i].name);
-        t->type = specs[i].kind == TENSOR_VECTOR ? TENSOR_F32 : (uint8_t)type;
-        t->layout = specs[i].kind == TENSOR_MATRIX ? LAYOUT_TILES : LAYOUT_ROWS;
-        t->section = (uint8_t)specs[i].section;
-        t->n_rows = (uint64_t)specs[i].n_rows;
-        t->n_cols = (uint64_t)specs[i].n_cols;
-        const bool begins = i > 0 && t->section != directory[i - 1].section;
-        t->range.offset = aligned(position, begins ? FORMAT_SECTION_ALIGN : FORMAT_ALIGN);
-        t->range.n_bytes = tensor_bytes(t->type, t->layout, t->n_rows, t->n_cols);
-        position = t->range.offset + t->range.n_bytes;
-    }
-    h->data.n_bytes = position - h->data.offset;
-    h->file_bytes = position;
-}
-
 void tiny_write(const char *path, const struct description *description, enum tensor_type type, unsigned seed)
 {
     static uint8_t pieces[N_PIECES * 32];
@@ -139,7 +113,8 @@ void tiny_write(const char *path, const struct description *description, enum te
     h.tokenizer = (struct format_range){aligned(192 + h.description.n_bytes, 64), put_pieces(pieces)};
     h.directory = (struct format_range){aligned(h.tokenizer.offset + h.tokenizer.n_bytes, 64), n * sizeof *directory};
     h.data.offset = aligned(h.directory.offset + h.directory.n_bytes, FORMAT_SECTION_ALIGN);
-    fill_directory(&h, directory, specs, n, type);
+    h.file_bytes = schema_place(specs, n, type, h.data.offset, directory);
+    h.data.n_bytes = h.file_bytes - h.data.offset;
     uint8_t *bytes = calloc(1, (size_t)h.file_bytes);
     assert_non_null(bytes);
     for (size_t i = 0; i < n; i++) {

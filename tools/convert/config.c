@@ -399,6 +399,9 @@ static mvlm_status read_all(const char *folder, const struct sentencepiece *toke
     if (pictures)
         TRY(read_pictures(c, error));
     TRY(read_template(c, error));
+    if (tokenizer->n_pieces > (size_t)c->description.decoder.vocab)
+        return fail(error, MVLM_BAD_MODEL, "%s: \"vocab_size\" %lld is less than the tokenizer's %zu pieces", file,
+                    (long long)c->description.decoder.vocab, tokenizer->n_pieces);
     copy_tokenizer(tokenizer, &c->description);
     TRY(read_tokenizer_config(folder, &c->description, error));
     TRY(read_stops(folder, c, error));

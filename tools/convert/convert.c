@@ -11,6 +11,7 @@
 #include "model.h"
 #include "status.h"
 #include "threads.h"
+#include "tokenizer.h"
 #include "config.h"
 #include "names.h"
 #include "writer.h"
@@ -34,11 +35,6 @@ struct conversion {
 };
 
 /* ---- Plan ------------------------------------------------------------------------------------- */
-
-static uint64_t aligned(uint64_t position, uint64_t align)
-{
-    return (position + align - 1) / align * align;
-}
 
 static mvlm_status find_sources(struct conversion *c, mvlm_error *error)
 {
@@ -68,23 +64,8 @@ static void plan_file(struct conversion *c)
     h->directory = (struct format_range){aligned(h->tokenizer.offset + h->tokenizer.n_bytes, FORMAT_ALIGN),
                                          c->n * sizeof(struct format_tensor)};
     h->data.offset = aligned(h->directory.offset + h->directory.n_bytes, FORMAT_SECTION_ALIGN);
-    uint64_t position = h->data.offset;
-    for (size_t i = 0; i < c->n; i++) {
-        const struct tensor_spec *spec = &c->specs[i];
-        struct format_tensor *t = &c->directory[i];
-        strcpy(t->name, spec->name);
-        t->type = spec->kind == TENSOR_VECTOR ? TENSOR_F32 : (uint8_t)c->options->type;
-        t->layout = spec->kind == TENSOR_MATRIX ? LAYOUT_TILES : LAYOUT_ROWS;
-        t->section = (uint8_t)spec->section;
-        t->n_rows = (uint64_t)spec->n_rows;
-        t->n_cols = (uint64_t)spec->n_cols;
-        const bool new_section = i > 0 && t->section != c->directory[i - 1].section;
-        t->range.offset = aligned(position, new_section ? FORMAT_SECTION_ALIGN : FORMAT_ALIGN);
-        t->range.n_bytes = tensor_bytes(t->type, t->layout, t->n_rows, t->n_cols);
-        position = t->range.offset + t->range.n_bytes;
-    }
-    h->data.n_bytes = position - h->data.offset;
-    h->file_bytes = position;
+    h->file_bytes = schema_place(c->specs, c->n, c->options->type, h->data.offset, c->directory);
+    h->data.n_bytes = h->file_bytes - h->data.offset;
 }
 
 /* ---- Tensors ---------------------------------------------------------------------------------- */
@@ -296,6 +277,28 @@ static mvlm_status write_front(struct conversion *c, mvlm_error *error)
     return status;
 }
 
+/* What mobilevlm would refuse to open (a norm's epsilon out of range, a piece that stands twice) is refused before
+ * anything is written, by the very code that opens. */
+static mvlm_status check_front(const struct conversion *c, mvlm_error *error)
+{
+    const size_t n = (size_t)aligned(c->header.description.n_bytes, FORMAT_ALIGN);
+    struct description description;
+    struct tokenizer *tokenizer = NULL;
+    uint8_t *bytes = malloc(n + (size_t)c->header.tokenizer.n_bytes);
+    if (!bytes)
+        return fail_no_memory(error, "the description", n);
+    description_encode(&c->config.description, bytes);
+    sentencepiece_encode(&c->tokenizer, bytes + n);
+    mvlm_status status =
+        description_decode("config.json", bytes, (size_t)c->header.description.n_bytes, &description, error);
+    if (status == MVLM_OK)
+        status = tokenizer_open("tokenizer.model", &description, bytes + n, (size_t)c->header.tokenizer.n_bytes,
+                                &tokenizer, error);
+    tokenizer_close(tokenizer);
+    free(bytes);
+    return status;
+}
+
 static mvlm_status run(struct conversion *c, const char *folder, const char *path, mvlm_error *error)
 {
     TRY(checkpoint_open(folder, &c->checkpoint, error));
@@ -303,6 +306,7 @@ static mvlm_status run(struct conversion *c, const char *folder, const char *pat
     TRY(config_open(folder, &c->tokenizer, &c->config, error));
     TRY(find_sources(c, error));
     plan_file(c);
+    TRY(check_front(c, error));
     TRY(writer_open(&c->writer, path, c->options->force, c->options->stop, error));
     TRY(writer_pad(&c->writer, c->header.data.offset, error));
     for (size_t i = 0; i < c->n; i++)

@@ -1,0 +1,143 @@
+#include "conversation.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "golden.h"
+
+#define CASES SOURCE_DIR "/tests/golden/cases"
+
+static void load_pictures(struct conversation *c)
+{
+    const json_t *names = json_object_get(c->expected, "images");
+    const size_t n = json_array_size(names);
+    c->pictures = calloc(n + 1, sizeof *c->pictures);
+    assert_non_null(c->pictures);
+    for (size_t i = 0; i < n; i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        char *path = path_of(SOURCE_DIR "/tests/golden/images", name, NULL);
+        c->pictures[i].name = name;
+        c->pictures[i].bytes = file_load(path, &c->pictures[i].n_bytes);
+        free(path);
+    }
+    c->question.pictures = c->pictures;
+    c->question.n_pictures = n;
+}
+
+static void load_turns(struct conversation *c)
+{
+    const json_t *turns = json_object_get(c->expected, "turns");
+    const size_t n = json_is_array(turns) ? json_array_size(turns) : 1;
+    c->turns = calloc(n, sizeof *c->turns);
+    assert_non_null(c->turns);
+    c->turns[0].question = json_string_value(json_object_get(c->expected, "prompt"));
+    for (size_t i = 0; i < json_array_size(turns); i++) {
+        c->turns[i].question = json_string_value(json_array_get(json_array_get(turns, i), 0));
+        c->turns[i].answer = json_string_value(json_array_get(json_array_get(turns, i), 1));
+    }
+    c->question.turns = c->turns;
+    c->question.n_turns = n;
+}
+
+void conversation_open(struct conversation *c, const char *name)
+{
+    memset(c, 0, sizeof *c);
+    char *folder = path_of(CASES, name, "expected"), *path = path_of(folder, "case.json", NULL);
+    c->expected = json_load_test(path);
+    free(path);
+    free(folder);
+    load_pictures(c);
+    load_turns(c);
+    c->question.max_tokens = (size_t)json_integer_value(json_object_get(c->expected, "count"));
+    c->text = json_string_value(json_object_get(c->expected, "text"));
+    assert_non_null(c->text);
+}
+
+void conversation_close(struct conversation *c)
+{
+    for (size_t i = 0; i < c->question.n_pictures; i++)
+        free((void *)(uintptr_t)c->pictures[i].bytes);
+    free(c->pictures);
+    free(c->turns);
+    json_decref(c->expected);
+    memset(c, 0, sizeof *c);
+}
+
+mvlm_model *conversation_model(const char *folder, const char *name, const char *type,
+                               const char *isa)
+{
+    char file[64];
+    mvlm_model *model;
+    mvlm_error error;
+    const mvlm_model_options options = {.isa = isa};
+    snprintf(file, sizeof file, "%s.%s.bin", name, type);
+    char *path = path_of(folder, file, NULL), *checkpoint = path_of(CASES, name, "checkpoint");
+    if (!path_exists(path))
+        convert_test(checkpoint, path, type);
+    if (mvlm_model_open(path, &options, &model, &error) != MVLM_OK)
+        fail_msg("%s", error.message);
+    free(path);
+    free(checkpoint);
+    return model;
+}
+
+int reply_add(void *user, const char *text, size_t n_bytes)
+{
+    struct reply *reply = user;
+    assert_true(n_bytes > 0 && reply->n + n_bytes < sizeof reply->text);
+    memcpy(reply->text + reply->n, text, n_bytes);
+    reply->n += n_bytes;
+    reply->text[reply->n] = 0;
+    return ++reply->n_calls == reply->stop_at;
+}
+
+int record_add(void *user, const char *stage, size_t picture, const float *values,
+               const size_t *shape, int n_dims)
+{
+    struct record *r = user;
+    size_t n = 1;
+    for (int i = 0; i < n_dims; i++)
+        n *= shape[i];
+    if (r->capacity - r->n < n) {
+        r->capacity = 2 * (r->n + n);
+        r->values = realloc(r->values, r->capacity * sizeof *r->values);
+        assert_non_null(r->values);
+    }
+    assert_true(r->n_calls < sizeof r->calls / sizeof *r->calls);
+    memcpy(r->values + r->n, values, n * sizeof *values);
+    snprintf(r->calls[r->n_calls].stage, sizeof r->calls->stage, "%s", stage);
+    r->calls[r->n_calls].picture = picture;
+    r->calls[r->n_calls].at = r->n;
+    r->calls[r->n_calls].n = n;
+    r->calls[r->n_calls].n_columns = shape[n_dims - 1];
+    r->n_calls++;
+    r->n += n;
+    return 0;
+}
+
+void record_free(struct record *record)
+{
+    free(record->values);
+    memset(record, 0, sizeof *record);
+}
+
+const float *record_stage(const struct record *record, const char *stage, size_t *n)
+{
+    const float *first = NULL;
+    *n = 0;
+    for (size_t i = 0; i < record->n_calls; i++)
+        if (strcmp(record->calls[i].stage, stage) == 0) {
+            first = first ? first : record->values + record->calls[i].at;
+            *n += record->calls[i].n;
+        }
+    assert_non_null(first);
+    return first;
+}

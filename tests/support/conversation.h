@@ -1,0 +1,53 @@
+/* Golden cases through the public API: a case as a question, its model, and what was answered. */
+#ifndef SUPPORT_CONVERSATION_H
+#define SUPPORT_CONVERSATION_H
+
+#include <jansson.h>
+
+#include "mobilevlm.h"
+
+struct conversation {
+    json_t *expected; /* case.json */
+    mvlm_picture *pictures;
+    mvlm_turn *turns;
+    mvlm_question question; /* greedy, as many tokens as the case has */
+    const char *text;       /* the expected answer */
+};
+
+/* Reads tests/golden/cases/NAME; fails the test when that fails. */
+void conversation_open(struct conversation *conversation, const char *name);
+void conversation_close(struct conversation *conversation);
+
+/* Converts the case's checkpoint to folder/NAME.type.bin unless that is there, and opens it. `isa`
+ * may be NULL. */
+mvlm_model *conversation_model(const char *folder, const char *name, const char *type,
+                               const char *isa);
+
+/* An answer's text; its address is mvlm_ask's `user`. */
+struct reply {
+    char text[8192]; /* ends with NUL */
+    size_t n;
+    int n_calls, stop_at; /* the call that says stop; 0: none */
+};
+int reply_add(void *user, const char *text, size_t n_bytes);
+
+/* What mvlm_trace_fn was called with, all in one array; its address is `trace_user`. reply_free
+ * frees. */
+struct record {
+    float *values;
+    size_t n, capacity;
+    size_t n_calls;
+    struct {
+        char stage[24];
+        size_t picture, at, n; /* values[at .. at + n) */
+        size_t n_columns;      /* of the last dimension */
+    } calls[256];
+};
+int record_add(void *user, const char *stage, size_t picture, const float *values,
+               const size_t *shape, int n_dims);
+void record_free(struct record *record);
+
+/* The values of a stage's calls that follow each other, from the first on; *n is their number. */
+const float *record_stage(const struct record *record, const char *stage, size_t *n);
+
+#endif
