@@ -291,22 +291,9 @@ static void random_texts(void **state)
         "\x1c",     "\xc3\xa9", "\xc3",     "\xa9",     "\xf0\x9f\x98\x80",
         "\xf0\x9f", "\xff",     "\xe2\x80", "\xa8",     "END",
         "E",        "N"};
-    static const char *const stops[] = {"ab",
-                                        "abc",
-                                        "bcb",
-                                        "END",
-                                        "a b",
-                                        "\n\n",
-                                        " ",
-                                        "c\n",
-                                        "\xc3\xa9",
-                                        "\xf0\x9f\x98\x80"
-                                        "a",
-                                        R,
-                                        "",
-                                        "aa",
-                                        "bab",
-                                        "cabab"};
+    static const char *const stops[] = {"ab",   "abc", "bcb", "END",      "a b",
+                                        "\n\n", " ",   "c\n", "\xc3\xa9", "\xf0\x9f\x98\200a",
+                                        R,      "",    "aa",  "bab",      "cabab"};
     enum { N_PIECES = sizeof pieces / sizeof *pieces, N_STOPS = sizeof stops / sizeof *stops };
     for (size_t trial = 0; trial < 3000; trial++) {
         char bytes[128];

@@ -1,4 +1,5 @@
-/* Every golden case, stage by stage: those of the project, and those of ../shared when that folder is there. */
+/* Every golden case, stage by stage: those of the project, and those of ../shared when that folder
+ * is there. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -30,7 +31,8 @@ struct run {
     size_t n_ids;
 };
 
-static int keep(void *user, const char *stage, size_t picture, const float *values, const size_t *shape, int n_dims)
+static int keep(void *user, const char *stage, size_t picture, const float *values,
+                const size_t *shape, int n_dims)
 {
     struct run *run = user;
     char name[64];
@@ -129,14 +131,17 @@ static void forget_trace(struct run *run)
     run->n_traced = 0;
 }
 
-/* Largest magnitude of a difference of pixels: none for exact pictures, the README's bound for JPEG. */
-static void check_pixels(const struct run *run, const struct traced *t, const struct array *expected, size_t picture)
+/* Largest magnitude of a difference of pixels: none for exact pictures, the README's bound for
+ * JPEG. */
+static void check_pixels(const struct run *run, const struct traced *t,
+                         const struct array *expected, size_t picture)
 {
     const char *name = run->pictures[picture].name;
     const bool jpeg = strstr(name, ".jpg") || strstr(name, "jpeg");
     double sum = 0, most = 0;
     for (size_t i = 0; i < t->n; i++) {
-        const double difference = fabs((double)t->values[i] - (double)expected->floats[i]) * 255 * 0.27;
+        const double difference =
+            fabs((double)t->values[i] - (double)expected->floats[i]) * 255 * 0.27;
         sum += difference;
         most = difference > most ? difference : most;
     }
@@ -186,7 +191,8 @@ static void check_perplexity(const struct run *run)
     char *text = file_load(path, &n_bytes);
     assert_int_equal(mvlm_tokenize(run->model, text, n_bytes, 0, NULL, 0, &n_ids, &error), MVLM_OK);
     int32_t *ids = malloc(n_ids * sizeof *ids);
-    assert_int_equal(mvlm_tokenize(run->model, text, n_bytes, 0, ids, n_ids, &n_ids, &error), MVLM_OK);
+    assert_int_equal(mvlm_tokenize(run->model, text, n_bytes, 0, ids, n_ids, &n_ids, &error),
+                     MVLM_OK);
     mvlm_session *session;
     assert_int_equal(mvlm_session_open(run->model, NULL, &session, &error), MVLM_OK);
     int32_t *piece = malloc(window * sizeof *piece);
@@ -219,7 +225,8 @@ static void check_threads(struct run *run)
     assert_int_equal(other.n_traced, run->n_traced);
     for (size_t i = 0; i < run->n_traced; i++) {
         assert_int_equal(run->traced[i].n, other.traced[i].n);
-        if (memcmp(run->traced[i].values, other.traced[i].values, run->traced[i].n * sizeof(float)) != 0)
+        if (memcmp(run->traced[i].values, other.traced[i].values,
+                   run->traced[i].n * sizeof(float)) != 0)
             fail_msg("%s: %s differs between 1 and 3 threads", run->name, run->traced[i].name);
     }
     forget_trace(&other);
@@ -227,9 +234,11 @@ static void check_threads(struct run *run)
 
 static void check_case(const char *folder, const char *name, void *user)
 {
-    char *record = path_of(folder, "expected", "case.json"), *checkpoint = path_of(folder, "checkpoint", NULL);
+    char *record = path_of(folder, "expected", "case.json"),
+         *checkpoint = path_of(folder, "checkpoint", NULL);
     char *temporary = temporary_folder(), *path = path_of(temporary, "model.bin", NULL);
-    struct run run = {.folder = folder, .name = name, .images = user, .expected = json_load_test(record)};
+    struct run run = {
+        .folder = folder, .name = name, .images = user, .expected = json_load_test(record)};
     mvlm_error error = {0};
     print_message("  %s\n", name);
     convert_test(checkpoint, path, "f32");
@@ -262,7 +271,8 @@ static void check_case(const char *folder, const char *name, void *user)
 static void own_cases(void **state)
 {
     (void)state;
-    assert_true(for_each_case(SOURCE_DIR "/tests/golden/cases", check_case, SOURCE_DIR "/tests/golden/images") >= 5);
+    assert_true(for_each_case(SOURCE_DIR "/tests/golden/cases", check_case,
+                              SOURCE_DIR "/tests/golden/images") >= 5);
 }
 
 static void shared_cases(void **state)
@@ -270,7 +280,8 @@ static void shared_cases(void **state)
     (void)state;
     if (!path_exists(SHARED_DIR "/reference/cases"))
         skip();
-    assert_true(for_each_case(SHARED_DIR "/reference/cases", check_case, SHARED_DIR "/reference/images") > 0);
+    assert_true(for_each_case(SHARED_DIR "/reference/cases", check_case,
+                              SHARED_DIR "/reference/images") > 0);
 }
 
 int main(void)

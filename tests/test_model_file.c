@@ -1,4 +1,5 @@
-/* model.bin: what opening promises. Cut, damaged, hostile and impossible files get a clear error, each its own. */
+/* model.bin: what opening promises. Cut, damaged, hostile and impossible files get a clear error,
+ * each its own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -64,9 +65,10 @@ static void refused(struct fixture *f, size_t n, const char *expected)
     mvlm_model *model;
     mvlm_error error;
     const mvlm_status status = open_bytes(f, n, &model, &error);
-    if (status != MVLM_BAD_MODEL || model || strncmp(error.message, f->path, strlen(f->path)) != 0 ||
-        !strstr(error.message, expected))
-        fail_msg("status %d, message \"%s\", expected \"%s\"", (int)status, error.message, expected);
+    if (status != MVLM_BAD_MODEL || model ||
+        strncmp(error.message, f->path, strlen(f->path)) != 0 || !strstr(error.message, expected))
+        fail_msg("status %d, message \"%s\", expected \"%s\"", (int)status, error.message,
+                 expected);
 }
 
 static struct format_header *header(struct fixture *f)
@@ -102,9 +104,18 @@ static void cut_short(void **state)
 {
     struct fixture *f = *state;
     const struct format_header *h = (const struct format_header *)(const void *)f->good;
-    const size_t ends[] = {1, 8, 100, 191, 192, (size_t)h->description.offset + 5, (size_t)h->tokenizer.offset,
-                           (size_t)h->tokenizer.offset + 9, (size_t)h->directory.offset,
-                           (size_t)h->directory.offset + 130, (size_t)h->data.offset, (size_t)h->data.offset + 64,
+    const size_t ends[] = {1,
+                           8,
+                           100,
+                           191,
+                           192,
+                           (size_t)h->description.offset + 5,
+                           (size_t)h->tokenizer.offset,
+                           (size_t)h->tokenizer.offset + 9,
+                           (size_t)h->directory.offset,
+                           (size_t)h->directory.offset + 130,
+                           (size_t)h->data.offset,
+                           (size_t)h->data.offset + 64,
                            f->n - 1};
     refused(f, 0, "too few");
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
@@ -263,7 +274,8 @@ static void wrong_description(void **state)
     tiny_reseal(f->bytes);
     refused(f, f->n, "\"quack_gelu\", which this program does not know");
     restore(f);
-    memcpy((char *)value_of(f, "decoder.context") - 16, "decoder.cantext", 15); /* an unknown key is passed over */
+    memcpy((char *)value_of(f, "decoder.context") - 16, "decoder.cantext",
+           15); /* an unknown key is passed over */
     tiny_reseal(f->bytes);
     refused(f, f->n, "decoder.context is missing");
     restore(f);
@@ -337,7 +349,8 @@ static void verify_reports(void **state)
     assert_non_null(strstr(notes.last, "tensor decoder."));
     assert_non_null(strstr(notes.last, "digest does not match"));
     restore(f);
-    const struct format_tensor *t = tensor(f, 1); /* 16 values: 64 bytes, no gap; the embedding of 17 rows has one */
+    const struct format_tensor *t =
+        tensor(f, 1); /* 16 values: 64 bytes, no gap; the embedding of 17 rows has one */
     f->bytes[header(f)->data.offset - 1] = 1;
     tiny_reseal(f->bytes);
     assert_int_equal(verify(f, &notes), MVLM_BAD_MODEL);
@@ -352,7 +365,8 @@ static void verify_reports(void **state)
     assert_non_null(strstr(notes.last, "NaN"));
 }
 
-/* One bit in every 61 bytes of the file: an error, or a verify that names it, or the same file to all who read it. */
+/* One bit in every 61 bytes of the file: an error, or a verify that names it, or the same file to
+ * all who read it. */
 static void flipped_bits(void **state)
 {
     struct fixture *f = *state;
@@ -369,7 +383,8 @@ static void flipped_bits(void **state)
     }
 }
 
-/* The same with the digest mended, so that the checks behind it are reached: whatever opens can be asked. */
+/* The same with the digest mended, so that the checks behind it are reached: whatever opens can be
+ * asked. */
 static void flipped_bits_resealed(void **state)
 {
     struct fixture *f = *state;
@@ -439,9 +454,18 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(good_file),     TEST(cut_short),        TEST(wrong_header),    TEST(sizes_that_overflow),
-        TEST(tensors_that_do_not_tile), TEST(wrong_for_the_description), TEST(wrong_description),
-        TEST(wrong_tokenizer), TEST(verify_reports), TEST(flipped_bits), TEST(flipped_bits_resealed), TEST(no_file),
+        TEST(good_file),
+        TEST(cut_short),
+        TEST(wrong_header),
+        TEST(sizes_that_overflow),
+        TEST(tensors_that_do_not_tile),
+        TEST(wrong_for_the_description),
+        TEST(wrong_description),
+        TEST(wrong_tokenizer),
+        TEST(verify_reports),
+        TEST(flipped_bits),
+        TEST(flipped_bits_resealed),
+        TEST(no_file),
         TEST(instruction_sets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

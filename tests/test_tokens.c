@@ -1,5 +1,5 @@
-/* Text <-> ids against SentencePiece's own (tokens/NAME.jsonl), and whole conversations against the published tokenizer
- * (tokens/chat.json, both values of its `legacy` flag). */
+/* Text <-> ids against SentencePiece's own (tokens/NAME.jsonl), and whole conversations against the
+ * published tokenizer (tokens/chat.json, both values of its `legacy` flag). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,11 +18,14 @@ static mvlm_model *open_with_tokenizer(const char *checkpoint, const char *token
     char command[2048], *folder = temporary_folder(), *path = path_of(folder, "model.bin", NULL);
     mvlm_model *model;
     mvlm_error error = {0};
-    snprintf(command, sizeof command, "cp -r '%s' '%s/checkpoint' && chmod -R u+w '%s/checkpoint'%s%s%s%s%s", checkpoint,
-             folder, folder, tokenizer ? " && cp '" : "", tokenizer ? tokenizer : "", tokenizer ? "' '" : "",
-             tokenizer ? folder : "", tokenizer ? "/checkpoint/tokenizer.model'" : "");
+    snprintf(command, sizeof command,
+             "cp -r '%s' '%s/checkpoint' && chmod -R u+w '%s/checkpoint'%s%s%s%s%s", checkpoint,
+             folder, folder, tokenizer ? " && cp '" : "", tokenizer ? tokenizer : "",
+             tokenizer ? "' '" : "", tokenizer ? folder : "",
+             tokenizer ? "/checkpoint/tokenizer.model'" : "");
     assert_int_equal(system(command), 0);
-    char *copy = path_of(folder, "checkpoint", NULL), *settings = path_of(copy, "tokenizer_config.json", NULL);
+    char *copy = path_of(folder, "checkpoint", NULL),
+         *settings = path_of(copy, "tokenizer_config.json", NULL);
     json_t *json = json_load_test(settings);
     if (legacy >= 0)
         json_object_set_new(json, "legacy", json_boolean(legacy));
@@ -39,7 +42,8 @@ static mvlm_model *open_with_tokenizer(const char *checkpoint, const char *token
     return model;
 }
 
-static void compare(const char *what, const char *text, const int32_t *ids, size_t n_ids, const json_t *expected)
+static void compare(const char *what, const char *text, const int32_t *ids, size_t n_ids,
+                    const json_t *expected)
 {
     bool same = n_ids == json_array_size(expected);
     for (size_t i = 0; same && i < n_ids; i++)
@@ -48,11 +52,12 @@ static void compare(const char *what, const char *text, const int32_t *ids, size
         fail_msg("%s: ids of \"%s\" differ", what, text);
 }
 
-/* Typed marks come back as spaces, and white space at the ends may have been removed: then decoding cannot give the text
- * back. */
+/* Typed marks come back as spaces, and white space at the ends may have been removed: then decoding
+ * cannot give the text back. */
 static bool comes_back(const mvlm_model *model, const char *text, size_t n_bytes)
 {
-    return !memmem(text, n_bytes, "\xe2\x96\x81", 3) && !model->description.tokenizer.remove_extra_whitespaces;
+    return !memmem(text, n_bytes, "\xe2\x96\x81", 3) &&
+           !model->description.tokenizer.remove_extra_whitespaces;
 }
 
 static void check_line(const mvlm_model *model, const char *what, const json_t *line)
@@ -64,9 +69,11 @@ static void check_line(const mvlm_model *model, const char *what, const json_t *
     char *back = malloc(4 * length + 8);
     size_t n_ids, n_bytes;
     mvlm_error error = {0};
-    assert_int_equal(mvlm_tokenize(model, text, length, 0, ids, 4 * length + 8, &n_ids, &error), MVLM_OK);
+    assert_int_equal(mvlm_tokenize(model, text, length, 0, ids, 4 * length + 8, &n_ids, &error),
+                     MVLM_OK);
     compare(what, text, ids, n_ids, json_object_get(line, "ids"));
-    assert_int_equal(mvlm_detokenize(model, ids, n_ids, back, 4 * length + 8, &n_bytes, &error), MVLM_OK);
+    assert_int_equal(mvlm_detokenize(model, ids, n_ids, back, 4 * length + 8, &n_bytes, &error),
+                     MVLM_OK);
     if (comes_back(model, text, length) && (n_bytes != length || memcmp(back, text, length) != 0))
         fail_msg("%s: \"%s\" does not come back from its ids", what, text);
     free(ids);
@@ -78,7 +85,8 @@ static void check_file(const char *tokenizer, const char *path)
     size_t n_bytes, n_lines = 0;
     const char *checkpoint = SOURCE_DIR "/tests/golden/cases/text/checkpoint";
     mvlm_model *model;
-    /* the decoder's vocabulary need not be the tokenizer's: a larger case serves the 32,000 pieces */
+    /* the decoder's vocabulary need not be the tokenizer's: a larger case serves the 32,000 pieces
+     */
     if (strstr(tokenizer, "32k"))
         checkpoint = SHARED_DIR "/reference/cases/llama-vocabulary/checkpoint";
     else if (strstr(tokenizer, "tok512"))
@@ -101,7 +109,8 @@ static void check_file(const char *tokenizer, const char *path)
 static void own_tokens(void **state)
 {
     (void)state;
-    check_file(SOURCE_DIR "/tests/golden/tokenizer.model", SOURCE_DIR "/tests/golden/tokens/tokenizer.jsonl");
+    check_file(SOURCE_DIR "/tests/golden/tokenizer.model",
+               SOURCE_DIR "/tests/golden/tokens/tokenizer.jsonl");
     check_file(SOURCE_DIR "/tests/golden/tokenizer-spaces.model",
                SOURCE_DIR "/tests/golden/tokens/tokenizer-spaces.jsonl");
 }
@@ -112,7 +121,8 @@ static void shared_tokens(void **state)
     if (!path_exists(SHARED_DIR "/reference/tokens"))
         skip();
     check_file(SHARED_DIR "/weights/tok512.model", SHARED_DIR "/reference/tokens/tok512.jsonl");
-    check_file(SHARED_DIR "/weights/llama-32k-tokenizer.model", SHARED_DIR "/reference/tokens/llama-32k.jsonl");
+    check_file(SHARED_DIR "/weights/llama-32k-tokenizer.model",
+               SHARED_DIR "/reference/tokens/llama-32k.jsonl");
 }
 
 /* A conversation as turns, and its whole text read raw: both give the published ids. */
@@ -131,7 +141,8 @@ static void check_conversation(const mvlm_model *model, const json_t *chat)
         for (const char *at = turns[i].question; (at = strstr(at, "<image>")) != NULL; at++)
             question.n_pictures++;
     }
-    /* typed special tokens are plain text in turns, by design: the published tokenizer reads them */
+    /* typed special tokens are plain text in turns, by design: the published tokenizer reads them
+     */
     const char *const special[] = {"<s>", "</s>", "<unk>"};
     bool typed = false;
     for (size_t i = 0; i < question.n_turns; i++)
@@ -144,8 +155,9 @@ static void check_conversation(const mvlm_model *model, const json_t *chat)
         compare("turns", prompt, list.ids, list.n, json_object_get(chat, "ids"));
     int32_t ids[4096];
     size_t n_ids;
-    assert_int_equal(mvlm_tokenize(model, prompt, strlen(prompt), MVLM_ADD_BOS | MVLM_READ_SPECIAL, ids, 4096, &n_ids,
-                                   &error), MVLM_OK);
+    assert_int_equal(mvlm_tokenize(model, prompt, strlen(prompt), MVLM_ADD_BOS | MVLM_READ_SPECIAL,
+                                   ids, 4096, &n_ids, &error),
+                     MVLM_OK);
     compare("raw", prompt, ids, n_ids, json_object_get(chat, "ids"));
     free(list.ids);
 }
@@ -172,7 +184,8 @@ static void check_chats(const char *path, const char *checkpoint)
 static void own_chats(void **state)
 {
     (void)state;
-    check_chats(SOURCE_DIR "/tests/golden/tokens/chat.json", SOURCE_DIR "/tests/golden/cases/v1/checkpoint");
+    check_chats(SOURCE_DIR "/tests/golden/tokens/chat.json",
+                SOURCE_DIR "/tests/golden/cases/v1/checkpoint");
 }
 
 static void shared_chats(void **state)
@@ -180,7 +193,8 @@ static void shared_chats(void **state)
     (void)state;
     if (!path_exists(SHARED_DIR "/reference/tokens/chat.json"))
         skip();
-    check_chats(SHARED_DIR "/reference/tokens/chat.json", SHARED_DIR "/reference/cases/llama-vocabulary/checkpoint");
+    check_chats(SHARED_DIR "/reference/tokens/chat.json",
+                SHARED_DIR "/reference/cases/llama-vocabulary/checkpoint");
 }
 
 static void refuses(const mvlm_model *model, const mvlm_question *question, const char *expected)
@@ -197,7 +211,8 @@ static void refuses(const mvlm_model *model, const mvlm_question *question, cons
 static void prompts(void **state)
 {
     (void)state;
-    mvlm_model *model = open_with_tokenizer(SOURCE_DIR "/tests/golden/cases/v1/checkpoint", NULL, -1);
+    mvlm_model *model =
+        open_with_tokenizer(SOURCE_DIR "/tests/golden/cases/v1/checkpoint", NULL, -1);
     const mvlm_picture pictures[3] = {{0}};
     mvlm_turn turn = {.question = "a </s> b"};
     mvlm_question question = {.turns = &turn, .n_turns = 1, .pictures = pictures};
@@ -233,8 +248,9 @@ static void prompts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(own_tokens), cmocka_unit_test(shared_tokens), cmocka_unit_test(own_chats),
-        cmocka_unit_test(shared_chats), cmocka_unit_test(prompts),
+        cmocka_unit_test(own_tokens), cmocka_unit_test(shared_tokens),
+        cmocka_unit_test(own_chats),  cmocka_unit_test(shared_chats),
+        cmocka_unit_test(prompts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,8 @@
 #define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack */
 #include <xxhash.h>
 
-/* ---- Reading ---------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------
+ */
 
 /* Does the value come from the environment? Then an option that says something else wins. */
 static bool is_variable(const char *value, const char *name)
@@ -75,7 +76,8 @@ static void fill_question(struct ask *ask)
     uint64_t random = 0;
     if (v->seed < 0 && getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
         random = (uint64_t)time(NULL);
-    ask->seed = v->seed < 0 ? (int64_t)(random >> 12) : v->seed; /* 52 bits: exact in every JSON reader */
+    ask->seed =
+        v->seed < 0 ? (int64_t)(random >> 12) : v->seed; /* 52 bits: exact in every JSON reader */
     ask->question = (mvlm_question){.pictures = ask->pictures,
                                     .n_pictures = v->images.n,
                                     .turns = &ask->turn,
@@ -106,7 +108,8 @@ mvlm_status ask_open(struct ask *ask, const struct values *values, mvlm_error *e
     clock_gettime(CLOCK_MONOTONIC, &start);
     mvlm_status status = open_model(values, &ask->model, error);
     clock_gettime(CLOCK_MONOTONIC, &end);
-    ask->load_ms = 1e3 * (double)(end.tv_sec - start.tv_sec) + 1e-6 * (double)(end.tv_nsec - start.tv_nsec);
+    ask->load_ms =
+        1e3 * (double)(end.tv_sec - start.tv_sec) + 1e-6 * (double)(end.tv_nsec - start.tv_nsec);
     if (status == MVLM_OK)
         status = read_prompt(ask, error);
     if (status == MVLM_OK)
@@ -141,16 +144,20 @@ mvlm_status ask_keep(struct ask *ask, const char *text, size_t n_bytes, mvlm_err
     return MVLM_OK;
 }
 
-/* ---- The record ------------------------------------------------------------------------------- */
+/* ---- The record -------------------------------------------------------------------------------
+ */
 
-/* Everything that the answer depends on beside model and pictures: each value with its length, hashed. */
+/* Everything that the answer depends on beside model and pictures: each value with its length,
+ * hashed. */
 static void options_digest(const struct ask *ask, char text[33])
 {
     const struct values *v = ask->values;
     char numbers[256];
-    snprintf(numbers, sizeof numbers, "raw %d n %lld temp %.9g k %lld p %.9g min %.9g repeat %.9g seed %lld kv %d c %lld",
-             v->raw, (long long)v->max_tokens, v->temperature, (long long)v->top_k, v->top_p, v->min_p,
-             v->repeat_penalty, (long long)(v->temperature > 0 ? ask->seed : 0), v->kv_type, (long long)v->context);
+    snprintf(numbers, sizeof numbers,
+             "raw %d n %lld temp %.9g k %lld p %.9g min %.9g repeat %.9g seed %lld kv %d c %lld",
+             v->raw, (long long)v->max_tokens, v->temperature, (long long)v->top_k, v->top_p,
+             v->min_p, v->repeat_penalty, (long long)(v->temperature > 0 ? ask->seed : 0),
+             v->kv_type, (long long)v->context);
     XXH3_state_t state;
     XXH3_128bits_reset(&state);
     XXH3_128bits_update(&state, numbers, strlen(numbers) + 1);
@@ -185,9 +192,10 @@ static uint64_t peak_rss(void)
 
 static json_t *timings(const struct ask *ask, const mvlm_counters *c)
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "load", ask->load_ms, "jpeg", c->decode_picture_ms,
-                     "preprocess", c->preprocess_ms, "encode", c->encode_ms, "project", c->project_ms, "prefill",
-                     c->prefill_ms, "generate", c->generate_ms, "linear", c->linear_ms);
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "load", ask->load_ms, "jpeg",
+                     c->decode_picture_ms, "preprocess", c->preprocess_ms, "encode", c->encode_ms,
+                     "project", c->project_ms, "prefill", c->prefill_ms, "generate", c->generate_ms,
+                     "linear", c->linear_ms);
 }
 
 static const char *finish_name(mvlm_finish finish)
@@ -204,15 +212,16 @@ mvlm_status ask_print_json(const struct ask *ask, mvlm_finish finish, mvlm_error
     mvlm_session_counters(ask->session, &c);
     mvlm_model_describe(ask->model, &info);
     options_digest(ask, digest);
-    return put_json(json_pack("{s:s%, s:s, s:I, s:I, s:I, s:o, s:s, s:s, s:I, s:s, s:i, s:o, s:I, s:I}", "text",
-                              ask->text ? ask->text : "", ask->n_text, "finish_reason", finish_name(finish),
-                              "prompt_tokens", (json_int_t)c.prompt_tokens, "image_tokens",
-                              (json_int_t)c.image_tokens, "generated_tokens", (json_int_t)c.generated_tokens,
-                              "timings_ms", timings(ask, &c), "model_digest", info.digest, "options_digest", digest,
-                              "seed", (json_int_t)ask->seed, "isa", info.isa, "threads", c.n_threads, "cores",
-                              granted_cores(), "peak_rss_bytes", (json_int_t)peak_rss(), "planned_bytes",
-                              (json_int_t)c.memory.total),
-                    error);
+    return put_json(
+        json_pack("{s:s%, s:s, s:I, s:I, s:I, s:o, s:s, s:s, s:I, s:s, s:i, s:o, s:I, s:I}", "text",
+                  ask->text ? ask->text : "", ask->n_text, "finish_reason", finish_name(finish),
+                  "prompt_tokens", (json_int_t)c.prompt_tokens, "image_tokens",
+                  (json_int_t)c.image_tokens, "generated_tokens", (json_int_t)c.generated_tokens,
+                  "timings_ms", timings(ask, &c), "model_digest", info.digest, "options_digest",
+                  digest, "seed", (json_int_t)ask->seed, "isa", info.isa, "threads", c.n_threads,
+                  "cores", granted_cores(), "peak_rss_bytes", (json_int_t)peak_rss(),
+                  "planned_bytes", (json_int_t)c.memory.total),
+        error);
 }
 
 static double rate(size_t n, double milliseconds)
@@ -227,15 +236,21 @@ void ask_print_details(const struct ask *ask)
     mvlm_session_counters(ask->session, &c);
     mvlm_model_describe(ask->model, &info);
     const double total = c.encode_ms + c.project_ms + c.prefill_ms + c.generate_ms;
-    fprintf(stderr, "kernels %s, %d threads, context %zu, seed %lld\n", info.isa, c.n_threads, c.n_ctx,
-            (long long)ask->seed);
-    fprintf(stderr, "memory planned: weights %.1f MB, key/value cache %.1f MB, scratch %.1f MB, in all %.1f MB; peak "
-                    "%.1f MB\n", (double)c.memory.weights / 1e6, (double)c.memory.kv_cache / 1e6,
+    fprintf(stderr, "kernels %s, %d threads, context %zu, seed %lld\n", info.isa, c.n_threads,
+            c.n_ctx, (long long)ask->seed);
+    fprintf(stderr,
+            "memory planned: weights %.1f MB, key/value cache %.1f MB, scratch %.1f MB, in all "
+            "%.1f MB; peak "
+            "%.1f MB\n",
+            (double)c.memory.weights / 1e6, (double)c.memory.kv_cache / 1e6,
             (double)c.memory.scratch / 1e6, (double)c.memory.total / 1e6, (double)peak_rss() / 1e6);
-    fprintf(stderr, "load %.1f ms, picture %.1f + %.1f ms, encode %.1f ms, project %.1f ms\n", ask->load_ms,
-            c.decode_picture_ms, c.preprocess_ms, c.encode_ms, c.project_ms);
-    fprintf(stderr, "prefill %.1f ms (%zu rows, %.1f tokens/s), generate %.1f ms (%zu tokens, %.2f tokens/s), "
-                    "%.1f %% of it all in matrix products\n", c.prefill_ms, c.prompt_tokens + c.image_tokens,
-            rate(c.prompt_tokens + c.image_tokens, c.prefill_ms), c.generate_ms, c.generated_tokens,
-            rate(c.generated_tokens, c.generate_ms), total > 0 ? 100 * c.linear_ms / total : 0);
+    fprintf(stderr, "load %.1f ms, picture %.1f + %.1f ms, encode %.1f ms, project %.1f ms\n",
+            ask->load_ms, c.decode_picture_ms, c.preprocess_ms, c.encode_ms, c.project_ms);
+    fprintf(
+        stderr,
+        "prefill %.1f ms (%zu rows, %.1f tokens/s), generate %.1f ms (%zu tokens, %.2f tokens/s), "
+        "%.1f %% of it all in matrix products\n",
+        c.prefill_ms, c.prompt_tokens + c.image_tokens,
+        rate(c.prompt_tokens + c.image_tokens, c.prefill_ms), c.generate_ms, c.generated_tokens,
+        rate(c.generated_tokens, c.generate_ms), total > 0 ? 100 * c.linear_ms / total : 0);
 }

@@ -10,7 +10,7 @@ struct ask {
     mvlm_session *session;
     mvlm_question question;
     mvlm_turn turn;
-    mvlm_picture *pictures;          /* [n] */
+    mvlm_picture *pictures;           /* [n] */
     struct file_bytes *picture_files; /* [n] */
     struct file_bytes prompt_file;
     struct progress_bar bar;

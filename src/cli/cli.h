@@ -21,7 +21,8 @@ struct values {
     bool bos, jsonl, decode;
 };
 
-/* The commands; each prints what it has to say on standard output and returns a status with a message. */
+/* The commands; each prints what it has to say on standard output and returns a status with a
+ * message. */
 mvlm_status run_info(const struct values *values, mvlm_error *error);
 mvlm_status run_verify(const struct values *values, mvlm_error *error);
 mvlm_status run_tokenize(const struct values *values, mvlm_error *error);
@@ -36,7 +37,8 @@ struct file_bytes {
     char *bytes;
     size_t n;
 };
-mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_bytes *file, mvlm_error *error);
+mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_bytes *file,
+                      mvlm_error *error);
 
 /* The same without one final newline. */
 mvlm_status read_text_file(const char *path, struct file_bytes *file, mvlm_error *error);

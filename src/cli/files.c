@@ -10,8 +10,8 @@
 
 enum { FIRST_BYTES = 1 << 16 };
 
-static mvlm_status read_all(int descriptor, struct file_bytes *file, const char *name, mvlm_status status_if_bad,
-                            mvlm_error *error)
+static mvlm_status read_all(int descriptor, struct file_bytes *file, const char *name,
+                            mvlm_status status_if_bad, mvlm_error *error)
 {
     size_t capacity = 0;
     for (;;) {
@@ -19,7 +19,8 @@ static mvlm_status read_all(int descriptor, struct file_bytes *file, const char 
             capacity = capacity ? 2 * capacity : FIRST_BYTES;
             char *more = realloc(file->bytes, capacity);
             if (!more)
-                return cli_fail(error, MVLM_NO_MEMORY, "%s: out of memory after %zu bytes", name, file->n);
+                return cli_fail(error, MVLM_NO_MEMORY, "%s: out of memory after %zu bytes", name,
+                                file->n);
             file->bytes = more;
         }
         const ssize_t n = read(descriptor, file->bytes + file->n, capacity - file->n - 1);
@@ -35,7 +36,8 @@ static mvlm_status read_all(int descriptor, struct file_bytes *file, const char 
     return MVLM_OK;
 }
 
-mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_bytes *file, mvlm_error *error)
+mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_bytes *file,
+                      mvlm_error *error)
 {
     const bool standard_input = strcmp(path, "-") == 0;
     struct stat about;
@@ -47,7 +49,8 @@ mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_b
     if (fstat(descriptor, &about) == 0 && S_ISDIR(about.st_mode))
         status = cli_fail(error, status_if_bad, "%s: is a folder", path);
     else
-        status = read_all(descriptor, file, standard_input ? "standard input" : path, status_if_bad, error);
+        status = read_all(descriptor, file, standard_input ? "standard input" : path, status_if_bad,
+                          error);
     if (!standard_input)
         close(descriptor);
     if (status != MVLM_OK) {
@@ -71,7 +74,8 @@ mvlm_status put_out(const void *bytes, size_t n_bytes, mvlm_error *error)
     if (problem == EPIPE)
         _exit(141); /* nobody listens any more: end as if SIGPIPE had not been ignored */
     if (problem)
-        return cli_fail(error, MVLM_BAD_OUTPUT, "standard output cannot be written: %s", strerror(problem));
+        return cli_fail(error, MVLM_BAD_OUTPUT, "standard output cannot be written: %s",
+                        strerror(problem));
     return MVLM_OK;
 }
 
@@ -107,7 +111,8 @@ mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_err
     const mvlm_model_options options = {.isa = values->isa};
     *model = NULL;
     if (!values->model)
-        return cli_fail(error, MVLM_USAGE, "no model named: -m FILE, or the variable MOBILEVLM_MODEL");
+        return cli_fail(error, MVLM_USAGE,
+                        "no model named: -m FILE, or the variable MOBILEVLM_MODEL");
     return mvlm_model_open(values->model, &options, model, error);
 }
 

@@ -36,22 +36,24 @@ static json_t *tensors_json(const mvlm_model *model)
     json_t *list = json_array();
     mvlm_tensor t;
     for (size_t i = 0; mvlm_model_tensor(model, i, &t); i++)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:[I, I], s:I, s:I, s:s}", "name", t.name, "type", t.type,
-                                              "shape", (json_int_t)t.shape[0], (json_int_t)t.shape[1], "offset",
-                                              (json_int_t)t.offset, "bytes", (json_int_t)t.n_bytes, "digest",
-                                              t.digest));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:[I, I], s:I, s:I, s:s}", "name", t.name,
+                                        "type", t.type, "shape", (json_int_t)t.shape[0],
+                                        (json_int_t)t.shape[1], "offset", (json_int_t)t.offset,
+                                        "bytes", (json_int_t)t.n_bytes, "digest", t.digest));
     return list;
 }
 
-static mvlm_status print_json(const mvlm_model *model, const mvlm_model_info *info, const mvlm_memory *memory,
-                              mvlm_error *error)
+static mvlm_status print_json(const mvlm_model *model, const mvlm_model_info *info,
+                              const mvlm_memory *memory, mvlm_error *error)
 {
-    return put_json(json_pack("{s:o, s:I, s:i, s:s, s:o, s:o, s:{s:I, s:I, s:I, s:I}}", "path", json_text(info->path),
-                              "bytes", (json_int_t)info->n_bytes, "format_version", (int)info->format_version,
-                              "model_digest", info->digest, "description", description_json(model), "tensors",
-                              tensors_json(model), "memory", "weights", (json_int_t)memory->weights, "kv_cache",
-                              (json_int_t)memory->kv_cache, "scratch", (json_int_t)memory->scratch, "total",
-                              (json_int_t)memory->total),
+    return put_json(json_pack("{s:o, s:I, s:i, s:s, s:o, s:o, s:{s:I, s:I, s:I, s:I}}", "path",
+                              json_text(info->path), "bytes", (json_int_t)info->n_bytes,
+                              "format_version", (int)info->format_version, "model_digest",
+                              info->digest, "description", description_json(model), "tensors",
+                              tensors_json(model), "memory", "weights", (json_int_t)memory->weights,
+                              "kv_cache", (json_int_t)memory->kv_cache, "scratch",
+                              (json_int_t)memory->scratch, "total", (json_int_t)memory->total),
                     error);
 }
 
@@ -64,8 +66,8 @@ static void print_field(const mvlm_field *field)
     json_decref(value);
 }
 
-static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *info, const mvlm_memory *memory,
-                              mvlm_error *error)
+static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *info,
+                              const mvlm_memory *memory, mvlm_error *error)
 {
     mvlm_field field;
     printf("%s: %.1f MB, format version %u, digest %s\n\n", info->path, (double)info->n_bytes / 1e6,
@@ -73,7 +75,8 @@ static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *in
     for (size_t i = 0; mvlm_model_field(model, i, &field); i++)
         print_field(&field);
     printf("\n%zu tensors; %zu rows a picture\n", info->n_tensors, info->image_tokens);
-    printf("memory for %zu positions: weights %.1f MB, key/value cache %.1f MB, scratch %.1f MB, in all %.1f MB\n",
+    printf("memory for %zu positions: weights %.1f MB, key/value cache %.1f MB, scratch %.1f MB, "
+           "in all %.1f MB\n",
            info->context_size, (double)memory->weights / 1e6, (double)memory->kv_cache / 1e6,
            (double)memory->scratch / 1e6, (double)memory->total / 1e6);
     if (fflush(stdout) != 0)

@@ -6,10 +6,12 @@
 #include "ask.h"
 #include "trace.h"
 
-/* ---- run and trace ---------------------------------------------------------------------------- */
+/* ---- run and trace ----------------------------------------------------------------------------
+ */
 
 /* The answer, piece by piece: to standard output, or kept for --json. */
-static mvlm_status answer(struct ask *ask, struct trace *trace, mvlm_finish *finish, mvlm_error *error)
+static mvlm_status answer(struct ask *ask, struct trace *trace, mvlm_finish *finish,
+                          mvlm_error *error)
 {
     mvlm_piece piece = {.finish = MVLM_UNFINISHED};
     mvlm_status status = MVLM_OK;
@@ -70,12 +72,23 @@ static mvlm_status run_trace(const struct values *values, mvlm_error *error)
     return status;
 }
 
-/* ---- The tables ------------------------------------------------------------------------------- */
+/* ---- The tables -------------------------------------------------------------------------------
+ */
 
-enum { RUN = 1, INFO = 2, VERIFY = 4, TOKENIZE = 8, PERPLEXITY = 16, TRACE = 32, HELP = 64, ALL = 63 };
+enum {
+    RUN = 1,
+    INFO = 2,
+    VERIFY = 4,
+    TOKENIZE = 8,
+    PERPLEXITY = 16,
+    TRACE = 32,
+    HELP = 64,
+    ALL = 63
+};
 
-static const char *const kv_names[] = {"auto", "f32", "f16", NULL};             /* as mvlm_kv_type */
-static const char *const stage_names[] = {"end", "pixels", "vision", "projector", "logits", NULL}; /* as mvlm_stage */
+static const char *const kv_names[] = {"auto", "f32", "f16", NULL}; /* as mvlm_kv_type */
+static const char *const stage_names[] = {"end",       "pixels", "vision",
+                                          "projector", "logits", NULL}; /* as mvlm_stage */
 
 #define V(member) offsetof(struct values, member)
 static const struct option options[] = {
@@ -86,12 +99,14 @@ static const struct option options[] = {
      "the question; <image> marks where the next picture stands"},
     {"-f --file", OPTION_TEXT, V(file), "FILE", 0, 0, NULL, RUN | TRACE | PERPLEXITY,
      "the question (or the text to score) from a file"},
-    {"--system", OPTION_TEXT, V(system), "TEXT", 0, 0, NULL, RUN | TRACE, "replaces the template's system text"},
+    {"--system", OPTION_TEXT, V(system), "TEXT", 0, 0, NULL, RUN | TRACE,
+     "replaces the template's system text"},
     {"--raw", OPTION_FLAG, V(raw), NULL, 0, 0, NULL, RUN | TRACE | TOKENIZE,
      "the prompt is the whole text: no template, special tokens are read"},
-    {"-n --max-tokens --predict --n-predict", OPTION_INTEGER, V(max_tokens), "N", 1, 1048576, NULL, RUN | TRACE,
-     "length of the answer (default 256)"},
-    {"--temp", OPTION_REAL, V(temperature), "T", 0, 1000, NULL, RUN | TRACE, "temperature; 0, the default, is greedy"},
+    {"-n --max-tokens --predict --n-predict", OPTION_INTEGER, V(max_tokens), "N", 1, 1048576, NULL,
+     RUN | TRACE, "length of the answer (default 256)"},
+    {"--temp", OPTION_REAL, V(temperature), "T", 0, 1000, NULL, RUN | TRACE,
+     "temperature; 0, the default, is greedy"},
     {"--top-k", OPTION_INTEGER, V(top_k), "K", 0, 2147483647, NULL, RUN | TRACE,
      "draw from the K likeliest (default 40; 0: off)"},
     {"--top-p", OPTION_REAL, V(top_p), "P", 0, 1, NULL, RUN | TRACE,
@@ -102,10 +117,13 @@ static const struct option options[] = {
      "makes the last 64 ids less likely (default 1: off)"},
     {"-s --seed", OPTION_INTEGER, V(seed), "N", -1, 9007199254740991.0, NULL, RUN | TRACE,
      "of the draws (default random, printed with -v)"},
-    {"--stop", OPTION_LIST, V(stops), "TEXT", 0, 0, NULL, RUN | TRACE, "the answer ends before it; repeatable"},
-    {"-c --ctx-size", OPTION_INTEGER, V(context), "N", 0, 1048576, NULL, RUN | TRACE | INFO | PERPLEXITY,
+    {"--stop", OPTION_LIST, V(stops), "TEXT", 0, 0, NULL, RUN | TRACE,
+     "the answer ends before it; repeatable"},
+    {"-c --ctx-size", OPTION_INTEGER, V(context), "N", 0, 1048576, NULL,
+     RUN | TRACE | INFO | PERPLEXITY,
      "positions in the cache (default: as needed, at most what the model was trained for)"},
-    {"--kv-type -ctk -ctv", OPTION_NAME, V(kv_type), "f32|f16", 0, 0, kv_names, RUN | TRACE | INFO | PERPLEXITY,
+    {"--kv-type -ctk -ctv", OPTION_NAME, V(kv_type), "f32|f16", 0, 0, kv_names,
+     RUN | TRACE | INFO | PERPLEXITY,
      "type of the key/value cache (default auto: f32 for f32 files, else f16)"},
     {"-t --threads", OPTION_INTEGER, V(threads), "N", 1, 256, NULL, RUN | TRACE | INFO | PERPLEXITY,
      "default: one a core that the process may use"},
@@ -118,31 +136,41 @@ static const struct option options[] = {
     {"-o --output", OPTION_TEXT, V(output), "FOLDER", 0, 0, NULL, TRACE, "where the arrays go"},
     {"--until", OPTION_NAME, V(until), "STAGE", 0, 0, stage_names, TRACE,
      "stop early: pixels, vision, projector or logits"},
-    {"--bos", OPTION_FLAG, V(bos), NULL, 0, 0, NULL, TOKENIZE, "put the beginning-of-sequence id first"},
+    {"--bos", OPTION_FLAG, V(bos), NULL, 0, 0, NULL, TOKENIZE,
+     "put the beginning-of-sequence id first"},
     {"--jsonl", OPTION_FLAG, V(jsonl), NULL, 0, 0, NULL, TOKENIZE,
      "each line is {\"text\": ...} (or, with --decode, an array of ids)"},
     {"--decode", OPTION_FLAG, V(decode), NULL, 0, 0, NULL, TOKENIZE, "ids to text"},
-    {"--window", OPTION_INTEGER, V(window), "N", 2, 1048576, NULL, PERPLEXITY, "ids in a window (default 256)"},
-    {"--windows", OPTION_INTEGER, V(windows), "N", 1, 1e12, NULL, PERPLEXITY, "at most so many (default: all)"},
-    {"--json", OPTION_FLAG, V(json), NULL, 0, 0, NULL, RUN | TRACE | INFO | PERPLEXITY, "one JSON object instead of text"},
-    {"-v --verbose", OPTION_FLAG, V(verbose), NULL, 0, 0, NULL, ALL, "timings, memory and seed on standard error"},
-    {"-q --quiet", OPTION_FLAG, V(quiet), NULL, 0, 0, NULL, ALL, "nothing but errors on standard error"},
+    {"--window", OPTION_INTEGER, V(window), "N", 2, 1048576, NULL, PERPLEXITY,
+     "ids in a window (default 256)"},
+    {"--windows", OPTION_INTEGER, V(windows), "N", 1, 1e12, NULL, PERPLEXITY,
+     "at most so many (default: all)"},
+    {"--json", OPTION_FLAG, V(json), NULL, 0, 0, NULL, RUN | TRACE | INFO | PERPLEXITY,
+     "one JSON object instead of text"},
+    {"-v --verbose", OPTION_FLAG, V(verbose), NULL, 0, 0, NULL, ALL,
+     "timings, memory and seed on standard error"},
+    {"-q --quiet", OPTION_FLAG, V(quiet), NULL, 0, 0, NULL, ALL,
+     "nothing but errors on standard error"},
     {"-h --help", OPTION_FLAG, V(help), NULL, 0, 0, NULL, ALL | HELP, "this text"},
     {"--version", OPTION_FLAG, V(version), NULL, 0, 0, NULL, ALL | HELP, "the version"},
 };
 #undef V
 
 static const struct command commands[] = {
-    {"run", RUN, "-m model.bin [-i photo.jpg]... -p TEXT", "the answer to a question about pictures, streamed",
+    {"run", RUN, "-m model.bin [-i photo.jpg]... -p TEXT",
+     "the answer to a question about pictures, streamed",
      "mobilevlm -m model.bin -i photo.jpg -p \"what is this?\""},
     {"info", INFO, "-m model.bin [--json]", "what the file holds, and the memory that it will need",
      "mobilevlm info -m model.bin"},
-    {"verify", VERIFY, "-m model.bin", "every digest and every bound of the file", "mobilevlm verify -m model.bin"},
-    {"tokenize", TOKENIZE, "-m model.bin [--decode] [--jsonl] <text", "text to ids and back, on standard input",
+    {"verify", VERIFY, "-m model.bin", "every digest and every bound of the file",
+     "mobilevlm verify -m model.bin"},
+    {"tokenize", TOKENIZE, "-m model.bin [--decode] [--jsonl] <text",
+     "text to ids and back, on standard input",
      "echo \"what is this?\" | mobilevlm tokenize -m model.bin"},
     {"perplexity", PERPLEXITY, "-m model.bin -f text.txt", "how well a text is predicted",
      "mobilevlm perplexity -m model.bin -f text.txt --windows 20"},
-    {"trace", TRACE, "-m model.bin [-i photo.jpg]... -p TEXT -o folder", "every stage's numbers, as .npy files",
+    {"trace", TRACE, "-m model.bin [-i photo.jpg]... -p TEXT -o folder",
+     "every stage's numbers, as .npy files",
      "mobilevlm trace -m model.bin -i photo.jpg -p \"what is this?\" -o numbers"},
     {"help", HELP, "[COMMAND]", "this text, or a command's", "mobilevlm help run"},
 };
@@ -152,13 +180,19 @@ static mvlm_status (*const runners[])(const struct values *, mvlm_error *) = {
     run_run, run_info, run_verify, run_tokenize, run_perplexity, run_trace,
 };
 
-static const struct program program = {
-    "mobilevlm", "MOBILEVLM_", "pictures and a question in, text out, on the CPU",
-    "Exit codes: 0 done, 2 usage, 3 model file, 4 picture, 5 memory, 6 processor, 8 output, 130 and 143 stopped by a "
-    "signal.\n",
-    commands, sizeof commands / sizeof *commands, options, sizeof options / sizeof *options};
+static const struct program program = {"mobilevlm",
+                                       "MOBILEVLM_",
+                                       "pictures and a question in, text out, on the CPU",
+                                       "Exit codes: 0 done, 2 usage, 3 model file, 4 picture, 5 "
+                                       "memory, 6 processor, 8 output, 130 and 143 stopped by a "
+                                       "signal.\n",
+                                       commands,
+                                       sizeof commands / sizeof *commands,
+                                       options,
+                                       sizeof options / sizeof *options};
 
-/* ---- main ------------------------------------------------------------------------------------- */
+/* ---- main -------------------------------------------------------------------------------------
+ */
 
 static mvlm_status print_help_for(const struct text_list *words, mvlm_error *error)
 {
@@ -171,11 +205,12 @@ static mvlm_status print_help_for(const struct text_list *words, mvlm_error *err
             print_command_help(&program, &program.commands[i], stdout);
             return MVLM_OK;
         }
-    return cli_fail(error, MVLM_USAGE, "no command \"%.60s\"; see mobilevlm --help", words->items[0]);
+    return cli_fail(error, MVLM_USAGE, "no command \"%.60s\"; see mobilevlm --help",
+                    words->items[0]);
 }
 
-static mvlm_status run_command(int argc, char **argv, const struct command *command, int first, struct values *values,
-                               struct text_list *words, mvlm_error *error)
+static mvlm_status run_command(int argc, char **argv, const struct command *command, int first,
+                               struct values *values, struct text_list *words, mvlm_error *error)
 {
     mvlm_status status = parse_options(&program, command, argc, argv, first, values, words, error);
     if (status != MVLM_OK)
@@ -193,7 +228,8 @@ static mvlm_status run_command(int argc, char **argv, const struct command *comm
     if (values->help)
         return MVLM_OK;
     if (words->n)
-        return cli_fail(error, MVLM_USAGE, "unexpected word \"%.60s\"; see mobilevlm --help", words->items[0]);
+        return cli_fail(error, MVLM_USAGE, "unexpected word \"%.60s\"; see mobilevlm --help",
+                        words->items[0]);
     return runners[command - commands](values, error);
 }
 
@@ -211,8 +247,14 @@ static int finish(mvlm_status status, mvlm_error *error)
 
 int main(int argc, char **argv)
 {
-    struct values values = {.max_tokens = 256, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .repeat_penalty = 1.0,
-                            .seed = -1, .max_pixels = 100000000, .window = 256};
+    struct values values = {.max_tokens = 256,
+                            .top_k = 40,
+                            .top_p = 0.95,
+                            .min_p = 0.05,
+                            .repeat_penalty = 1.0,
+                            .seed = -1,
+                            .max_pixels = 100000000,
+                            .window = 256};
     struct text_list words = {0};
     mvlm_error error = {0};
     int first;

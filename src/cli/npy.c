@@ -10,20 +10,24 @@ enum { HEADER_BYTES = 128 };
 
 static mvlm_status failed(const struct npy *npy, mvlm_error *error)
 {
-    return cli_fail(error, MVLM_BAD_OUTPUT, "%s: cannot be written: %s", npy->path, strerror(errno));
+    return cli_fail(error, MVLM_BAD_OUTPUT, "%s: cannot be written: %s", npy->path,
+                    strerror(errno));
 }
 
-/* "\x93NUMPY" 1 0, the length of the rest, then a Python dictionary, padded with spaces to a newline. */
+/* "\x93NUMPY" 1 0, the length of the rest, then a Python dictionary, padded with spaces to a
+ * newline. */
 static bool write_header(const struct npy *npy)
 {
     char header[HEADER_BYTES + 1], shape[96];
     size_t n = 0;
     for (int i = 0; i < npy->n_dims; i++)
-        n += (size_t)snprintf(shape + n, sizeof shape - n, "%zu,%s", npy->shape[i], i + 1 < npy->n_dims ? " " : "");
+        n += (size_t)snprintf(shape + n, sizeof shape - n, "%zu,%s", npy->shape[i],
+                              i + 1 < npy->n_dims ? " " : "");
     if (npy->n_dims > 1)
         shape[n - 1] = 0; /* only a tuple of one ends with a comma */
-    const int length = snprintf(header + 10, sizeof header - 10,
-                                "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", npy->type, shape);
+    const int length =
+        snprintf(header + 10, sizeof header - 10,
+                 "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", npy->type, shape);
     memset(header + 10 + length, ' ', sizeof header - 10 - (size_t)length);
     memcpy(header, "\x93NUMPY\x01\x00", 8);
     header[8] = HEADER_BYTES - 10;
@@ -32,8 +36,8 @@ static bool write_header(const struct npy *npy)
     return fwrite(header, 1, HEADER_BYTES, npy->file) == HEADER_BYTES;
 }
 
-static mvlm_status begin(struct npy *npy, const char *folder, const char *name, const char *type, const size_t *shape,
-                         int n_dims, mvlm_error *error)
+static mvlm_status begin(struct npy *npy, const char *folder, const char *name, const char *type,
+                         const size_t *shape, int n_dims, mvlm_error *error)
 {
     if (asprintf(&npy->path, "%s/%s.npy", folder, name) < 0) {
         npy->path = NULL;
@@ -47,8 +51,8 @@ static mvlm_status begin(struct npy *npy, const char *folder, const char *name, 
     return npy->file && write_header(npy) ? MVLM_OK : failed(npy, error);
 }
 
-mvlm_status npy_append(struct npy *npy, const char *folder, const char *name, const char *type, const void *values,
-                       const size_t *shape, int n_dims, mvlm_error *error)
+mvlm_status npy_append(struct npy *npy, const char *folder, const char *name, const char *type,
+                       const void *values, const size_t *shape, int n_dims, mvlm_error *error)
 {
     if (!npy->path) {
         const mvlm_status status = begin(npy, folder, name, type, shape, n_dims, error);

@@ -34,7 +34,8 @@ bool text_list_add(struct text_list *list, const char *text)
     return true;
 }
 
-/* ---- Names ------------------------------------------------------------------------------------ */
+/* ---- Names ------------------------------------------------------------------------------------
+ */
 
 /* Is `word` (n bytes) one of the option's spellings? */
 static bool is_spelling(const struct option *option, const char *word, size_t n)
@@ -48,7 +49,8 @@ static bool is_spelling(const struct option *option, const char *word, size_t n)
     return false;
 }
 
-static const struct option *find_option(const struct program *program, unsigned command, const char *word, size_t n)
+static const struct option *find_option(const struct program *program, unsigned command,
+                                        const char *word, size_t n)
 {
     for (size_t i = 0; i < program->n_options; i++)
         if ((program->options[i].commands & command) && is_spelling(&program->options[i], word, n))
@@ -66,16 +68,18 @@ static void variable_name(const struct program *program, const struct option *op
     name[n] = 0;
 }
 
-/* ---- Values ----------------------------------------------------------------------------------- */
+/* ---- Values -----------------------------------------------------------------------------------
+ */
 
-static mvlm_status out_of_range(const struct option *option, const char *name, const char *text, mvlm_error *error)
+static mvlm_status out_of_range(const struct option *option, const char *name, const char *text,
+                                mvlm_error *error)
 {
-    return cli_fail(error, MVLM_USAGE, "%s: %.60s is out of range: %.15g to %.15g", name, text, option->least,
-                    option->most);
+    return cli_fail(error, MVLM_USAGE, "%s: %.60s is out of range: %.15g to %.15g", name, text,
+                    option->least, option->most);
 }
 
-static mvlm_status store_number(const struct option *option, const char *name, const char *text, void *place,
-                                mvlm_error *error)
+static mvlm_status store_number(const struct option *option, const char *name, const char *text,
+                                void *place, mvlm_error *error)
 {
     char *end;
     errno = 0;
@@ -83,7 +87,8 @@ static mvlm_status store_number(const struct option *option, const char *name, c
     const long long whole = integer ? strtoll(text, &end, 10) : 0;
     const double value = integer ? (double)whole : strtod(text, &end);
     if (end == text || *end || isspace((unsigned char)*text))
-        return cli_fail(error, MVLM_USAGE, "%s: \"%.60s\" is no %s", name, text, integer ? "whole number" : "number");
+        return cli_fail(error, MVLM_USAGE, "%s: \"%.60s\" is no %s", name, text,
+                        integer ? "whole number" : "number");
     if (errno == ERANGE || !(value >= option->least && value <= option->most))
         return out_of_range(option, name, text, error);
     if (integer)
@@ -93,15 +98,16 @@ static mvlm_status store_number(const struct option *option, const char *name, c
     return MVLM_OK;
 }
 
-static mvlm_status store_bytes(const struct option *option, const char *name, const char *text, uint64_t *place,
-                               mvlm_error *error)
+static mvlm_status store_bytes(const struct option *option, const char *name, const char *text,
+                               uint64_t *place, mvlm_error *error)
 {
     static const char units[] = "KMG";
     char *end;
     double value = strtod(text, &end);
     const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
     if (end == text || (*end && (!unit || end[1])))
-        return cli_fail(error, MVLM_USAGE, "%s: \"%.60s\" is no size (a number, then K, M or G)", name, text);
+        return cli_fail(error, MVLM_USAGE, "%s: \"%.60s\" is no size (a number, then K, M or G)",
+                        name, text);
     for (const char *u = units; unit && u <= unit; u++)
         value *= 1024;
     if (!(value >= option->least && value <= option->most))
@@ -110,8 +116,8 @@ static mvlm_status store_bytes(const struct option *option, const char *name, co
     return MVLM_OK;
 }
 
-static mvlm_status store_name(const struct option *option, const char *name, const char *text, int *place,
-                              mvlm_error *error)
+static mvlm_status store_name(const struct option *option, const char *name, const char *text,
+                              int *place, mvlm_error *error)
 {
     char list[256] = "";
     for (int i = 0; option->choices[i]; i++) {
@@ -125,8 +131,8 @@ static mvlm_status store_name(const struct option *option, const char *name, con
     return cli_fail(error, MVLM_USAGE, "%s: \"%.60s\" is none of %s", name, text, list);
 }
 
-static mvlm_status store(const struct option *option, const char *name, const char *text, void *values,
-                         mvlm_error *error)
+static mvlm_status store(const struct option *option, const char *name, const char *text,
+                         void *values, mvlm_error *error)
 {
     void *place = (char *)values + option->offset;
     switch (option->kind) {
@@ -151,10 +157,11 @@ static mvlm_status store(const struct option *option, const char *name, const ch
     return MVLM_OK;
 }
 
-/* ---- Parsing ---------------------------------------------------------------------------------- */
+/* ---- Parsing ----------------------------------------------------------------------------------
+ */
 
-static mvlm_status read_environment(const struct program *program, const struct command *command, void *values,
-                                    mvlm_error *error)
+static mvlm_status read_environment(const struct program *program, const struct command *command,
+                                    void *values, mvlm_error *error)
 {
     for (size_t i = 0; i < program->n_options; i++) {
         const struct option *option = &program->options[i];
@@ -184,8 +191,8 @@ static void forget_environment_list(const struct option *option, void *values, b
 }
 
 /* One option at argv[*at]; *at is moved to its last word. */
-static mvlm_status parse_one(const struct program *program, const struct command *command, int argc, char **argv,
-                             int *at, void *values, bool *seen, mvlm_error *error)
+static mvlm_status parse_one(const struct program *program, const struct command *command, int argc,
+                             char **argv, int *at, void *values, bool *seen, mvlm_error *error)
 {
     const char *word = argv[*at];
     const size_t n = strcspn(word, "=");
@@ -193,9 +200,11 @@ static mvlm_status parse_one(const struct program *program, const struct command
     const size_t length = attached ? n : strlen(word);
     const struct option *option = find_option(program, command->bit, word, length);
     if (!option && find_option(program, ~0u, word, length))
-        return cli_fail(error, MVLM_USAGE, "%.*s is no option of %s", (int)length, word, command->name);
+        return cli_fail(error, MVLM_USAGE, "%.*s is no option of %s", (int)length, word,
+                        command->name);
     if (!option)
-        return cli_fail(error, MVLM_USAGE, "unknown option %.*s; see %s --help", (int)length, word, program->name);
+        return cli_fail(error, MVLM_USAGE, "unknown option %.*s; see %s --help", (int)length, word,
+                        program->name);
     const char *value = attached ? word + n + 1 : NULL;
     if (option->kind == OPTION_FLAG && value)
         return cli_fail(error, MVLM_USAGE, "%.*s takes no value", (int)length, word);
@@ -210,8 +219,9 @@ static mvlm_status parse_one(const struct program *program, const struct command
     return store(option, name, value, values, error);
 }
 
-mvlm_status parse_options(const struct program *program, const struct command *command, int argc, char **argv,
-                          int first, void *values, struct text_list *words, mvlm_error *error)
+mvlm_status parse_options(const struct program *program, const struct command *command, int argc,
+                          char **argv, int first, void *values, struct text_list *words,
+                          mvlm_error *error)
 {
     bool *seen = calloc(program->n_options, sizeof *seen);
     bool only_words = false;
@@ -223,7 +233,9 @@ mvlm_status parse_options(const struct program *program, const struct command *c
         if (!only_words && strcmp(argv[i], "--") == 0)
             only_words = true;
         else if (word)
-            status = text_list_add(words, argv[i]) ? MVLM_OK : cli_fail(error, MVLM_NO_MEMORY, "out of memory");
+            status = text_list_add(words, argv[i])
+                         ? MVLM_OK
+                         : cli_fail(error, MVLM_NO_MEMORY, "out of memory");
         else
             status = parse_one(program, command, argc, argv, &i, values, seen, error);
     }
@@ -235,7 +247,8 @@ void free_options(const struct program *program, void *values, struct text_list 
 {
     for (size_t i = 0; i < program->n_options; i++)
         if (program->options[i].kind == OPTION_LIST)
-            free(((struct text_list *)(void *)((char *)values + program->options[i].offset))->items);
+            free(
+                ((struct text_list *)(void *)((char *)values + program->options[i].offset))->items);
     free(words->items);
 }
 
@@ -254,7 +267,8 @@ const struct command *find_command(const struct program *program, int argc, char
     return NULL;
 }
 
-/* ---- Help ------------------------------------------------------------------------------------- */
+/* ---- Help -------------------------------------------------------------------------------------
+ */
 
 static void print_option(const struct option *option, FILE *out)
 {
@@ -285,18 +299,21 @@ void print_help(const struct program *program, FILE *out)
             fprintf(out, "  %-11s %s\n", command->name, command->summary);
     }
     if (program->n_commands > 1)
-        fprintf(out, "\n%s help COMMAND tells more. Without a command, %s is meant:\n", program->name,
-                program->commands[0].name);
+        fprintf(out, "\n%s help COMMAND tells more. Without a command, %s is meant:\n",
+                program->name, program->commands[0].name);
     fprintf(out, "\n");
     print_options(program, program->commands[0].bit, out);
-    fprintf(out, "\nEvery option can be given as an environment variable, %sMODEL for --model; the command line wins.\n",
+    fprintf(out,
+            "\nEvery option can be given as an environment variable, %sMODEL for --model; the "
+            "command line wins.\n",
             program->variables);
     fputs(program->notes, out);
 }
 
 void print_command_help(const struct program *program, const struct command *command, FILE *out)
 {
-    fprintf(out, "usage: %s %s %s\n\n%s\n\n", program->name, command->name, command->usage, command->summary);
+    fprintf(out, "usage: %s %s %s\n\n%s\n\n", program->name, command->name, command->usage,
+            command->summary);
     print_options(program, command->bit, out);
     fprintf(out, "\nexample:\n  %s\n", command->example);
 }

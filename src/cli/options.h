@@ -1,4 +1,5 @@
-/* Command-line options from one table: parsing, environment variables and help (later the man page and completions). */
+/* Command-line options from one table: parsing, environment variables and help (later the man page
+ * and completions). */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
@@ -25,44 +26,46 @@ struct text_list {
 };
 
 struct option {
-    const char *names;       /* all spellings, separated by spaces; the first long one gives the variable's name */
+    const char *names; /* all spellings, separated by spaces; the first long one gives the
+                          variable's name */
     enum option_kind kind;
-    size_t offset;           /* of the value in the struct of values */
-    const char *value;       /* what stands for it in the help; NULL for flags */
-    double least, most;      /* of numbers */
+    size_t offset;              /* of the value in the struct of values */
+    const char *value;          /* what stands for it in the help; NULL for flags */
+    double least, most;         /* of numbers */
     const char *const *choices; /* of OPTION_NAME, NULL at the end */
-    unsigned commands;       /* bits of the commands that take it */
+    unsigned commands;          /* bits of the commands that take it */
     const char *help;
 };
 
 struct command {
     const char *name;
     unsigned bit;
-    const char *usage;    /* what follows the program's name */
+    const char *usage; /* what follows the program's name */
     const char *summary;
     const char *example;
 };
 
 struct program {
     const char *name;
-    const char *variables;  /* the prefix of environment variables, "MOBILEVLM_" */
-    const char *about;      /* a sentence */
-    const char *notes;      /* the help's last lines */
+    const char *variables;          /* the prefix of environment variables, "MOBILEVLM_" */
+    const char *about;              /* a sentence */
+    const char *notes;              /* the help's last lines */
     const struct command *commands; /* [n_commands]; the first is meant when none is named */
     size_t n_commands;
     const struct option *options; /* [n_options] */
     size_t n_options;
 };
 
-/* argv[1] if it names a command, else the first command; *first is the index of the first argument behind it.
- * NULL with a message for a word that is neither. */
+/* argv[1] if it names a command, else the first command; *first is the index of the first argument
+ * behind it. NULL with a message for a word that is neither. */
 const struct command *find_command(const struct program *program, int argc, char **argv, int *first,
                                    mvlm_error *error);
 
-/* Environment, then arguments from `first` on, into `values`, which hold the defaults. Words that are no options go to
- * `words`. MVLM_USAGE. */
-mvlm_status parse_options(const struct program *program, const struct command *command, int argc, char **argv,
-                          int first, void *values, struct text_list *words, mvlm_error *error);
+/* Environment, then arguments from `first` on, into `values`, which hold the defaults. Words that
+ * are no options go to `words`. MVLM_USAGE. */
+mvlm_status parse_options(const struct program *program, const struct command *command, int argc,
+                          char **argv, int first, void *values, struct text_list *words,
+                          mvlm_error *error);
 
 /* Frees what parse_options allocated. */
 void free_options(const struct program *program, void *values, struct text_list *words);
@@ -73,12 +76,12 @@ void print_command_help(const struct program *program, const struct command *com
 /* Appends to the list; false when there is no memory. */
 bool text_list_add(struct text_list *list, const char *text);
 
-/* The message as one line on standard error, behind the program's name: what a path or an argument holds that would
- * break the line, or drive the terminal, becomes '?'. */
+/* The message as one line on standard error, behind the program's name: what a path or an argument
+ * holds that would break the line, or drive the terminal, becomes '?'. */
 void print_error(const struct program *program, const mvlm_error *error);
 
 /* Writes a message into `error` and returns `status`. */
-__attribute__((format(printf, 3, 4))) mvlm_status cli_fail(mvlm_error *error, mvlm_status status, const char *format,
-                                                           ...);
+__attribute__((format(printf, 3, 4))) mvlm_status cli_fail(mvlm_error *error, mvlm_status status,
+                                                           const char *format, ...);
 
 #endif

@@ -10,8 +10,8 @@ struct result {
     double loss; /* sum */
 };
 
-static mvlm_status tokenize_file(const struct values *values, const mvlm_model *model, int32_t **ids, size_t *n_ids,
-                                 mvlm_error *error)
+static mvlm_status tokenize_file(const struct values *values, const mvlm_model *model,
+                                 int32_t **ids, size_t *n_ids, mvlm_error *error)
 {
     struct file_bytes text;
     mvlm_status status = read_file(values->file, MVLM_USAGE, &text, error);
@@ -27,10 +27,11 @@ static mvlm_status tokenize_file(const struct values *values, const mvlm_model *
     return status;
 }
 
-/* Whole windows only, as the reference counts: what is left over at the end is not scored, unless there is no whole
- * window at all. Each begins with BOS, which is not scored. */
-static mvlm_status score_windows(const struct values *values, mvlm_session *session, int32_t bos, const int32_t *ids,
-                                 size_t n_ids, struct result *result, mvlm_error *error)
+/* Whole windows only, as the reference counts: what is left over at the end is not scored, unless
+ * there is no whole window at all. Each begins with BOS, which is not scored. */
+static mvlm_status score_windows(const struct values *values, mvlm_session *session, int32_t bos,
+                                 const int32_t *ids, size_t n_ids, struct result *result,
+                                 mvlm_error *error)
 {
     const size_t step = (size_t)values->window - 1;
     const size_t n = n_ids < step ? n_ids : step;
@@ -41,7 +42,8 @@ static mvlm_status score_windows(const struct values *values, mvlm_session *sess
     if (!window || !losses)
         status = cli_fail(error, MVLM_NO_MEMORY, "out of memory for a window of %zu ids", n);
     progress_start(&bar, values->quiet);
-    for (size_t w = 0; status == MVLM_OK && (w + 1) * n <= n_ids && (!values->windows || w < (size_t)values->windows);
+    for (size_t w = 0; status == MVLM_OK && (w + 1) * n <= n_ids &&
+                       (!values->windows || w < (size_t)values->windows);
          w++) {
         window[0] = bos;
         memcpy(window + 1, ids + w * n, n * sizeof *window);
@@ -57,16 +59,17 @@ static mvlm_status score_windows(const struct values *values, mvlm_session *sess
     return status;
 }
 
-static mvlm_status print_result(const struct values *values, const struct result *result, mvlm_error *error)
+static mvlm_status print_result(const struct values *values, const struct result *result,
+                                mvlm_error *error)
 {
     const double loss = result->loss / (double)result->n_scored;
     if (values->json)
-        return put_json(json_pack("{s:I, s:f, s:f}", "tokens", (json_int_t)result->n_scored, "nll", loss, "perplexity",
-                                  exp(loss)),
+        return put_json(json_pack("{s:I, s:f, s:f}", "tokens", (json_int_t)result->n_scored, "nll",
+                                  loss, "perplexity", exp(loss)),
                         error);
     char line[128];
-    const int n = snprintf(line, sizeof line, "tokens %zu, nll %.6f, perplexity %.4f\n", result->n_scored, loss,
-                           exp(loss));
+    const int n = snprintf(line, sizeof line, "tokens %zu, nll %.6f, perplexity %.4f\n",
+                           result->n_scored, loss, exp(loss));
     return put_out(line, (size_t)n, error);
 }
 
@@ -99,7 +102,8 @@ mvlm_status run_perplexity(const struct values *values, mvlm_error *error)
     if (status == MVLM_OK)
         status = tokenize_file(values, model, &ids, &n_ids, error);
     if (status == MVLM_OK && n_ids == 0)
-        status = cli_fail(error, MVLM_USAGE, "%s: is empty: there is nothing to score", values->file);
+        status =
+            cli_fail(error, MVLM_USAGE, "%s: is empty: there is nothing to score", values->file);
     if (status == MVLM_OK) {
         catch_signals(session);
         status = score_windows(values, session, bos, ids, n_ids, &result, error);

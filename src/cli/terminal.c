@@ -38,7 +38,9 @@ void hold_standard_files(void)
 {
     for (int file = STDIN_FILENO; file <= STDERR_FILENO; file++)
         if (fcntl(file, F_GETFD) < 0 && errno == EBADF)
-            open("/dev/null", file == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* the lowest free number is this one */
+            open("/dev/null", file == STDIN_FILENO
+                                  ? O_WRONLY
+                                  : O_RDONLY); /* the lowest free number is this one */
 }
 
 int write_fully(int file, const void *bytes, size_t n_bytes)

@@ -5,8 +5,8 @@
 #include "cli.h"
 
 /* Ids of a text, in new memory. */
-static mvlm_status encode(const struct values *values, const mvlm_model *model, const char *text, size_t n_bytes,
-                          int32_t **ids, size_t *n_ids, mvlm_error *error)
+static mvlm_status encode(const struct values *values, const mvlm_model *model, const char *text,
+                          size_t n_bytes, int32_t **ids, size_t *n_ids, mvlm_error *error)
 {
     const int flags = (values->bos ? MVLM_ADD_BOS : 0) | (values->raw ? MVLM_READ_SPECIAL : 0);
     *ids = NULL;
@@ -19,8 +19,8 @@ static mvlm_status encode(const struct values *values, const mvlm_model *model, 
     return mvlm_tokenize(model, text, n_bytes, flags, *ids, *n_ids, n_ids, error);
 }
 
-static mvlm_status decode(const mvlm_model *model, const int32_t *ids, size_t n_ids, char **text, size_t *n_bytes,
-                          mvlm_error *error)
+static mvlm_status decode(const mvlm_model *model, const int32_t *ids, size_t n_ids, char **text,
+                          size_t *n_bytes, mvlm_error *error)
 {
     *text = NULL;
     mvlm_status status = mvlm_detokenize(model, ids, n_ids, NULL, 0, n_bytes, error);
@@ -32,16 +32,16 @@ static mvlm_status decode(const mvlm_model *model, const int32_t *ids, size_t n_
     return mvlm_detokenize(model, ids, n_ids, *text, *n_bytes, n_bytes, error);
 }
 
-static mvlm_status encode_line(const struct values *values, const mvlm_model *model, const json_t *line,
-                               mvlm_error *error)
+static mvlm_status encode_line(const struct values *values, const mvlm_model *model,
+                               const json_t *line, mvlm_error *error)
 {
     const json_t *text = json_object_get(line, "text");
     int32_t *ids;
     size_t n_ids;
     if (!json_is_string(text))
         return cli_fail(error, MVLM_USAGE, "expected an object with \"text\"");
-    mvlm_status status =
-        encode(values, model, json_string_value(text), json_string_length(text), &ids, &n_ids, error);
+    mvlm_status status = encode(values, model, json_string_value(text), json_string_length(text),
+                                &ids, &n_ids, error);
     if (status == MVLM_OK) {
         json_t *list = json_array();
         for (size_t i = 0; i < n_ids; i++)
@@ -65,7 +65,8 @@ static mvlm_status decode_line(const mvlm_model *model, const json_t *line, mvlm
         status = cli_fail(error, MVLM_USAGE, "expected an array of ids");
     for (size_t i = 0; i < n_ids && status == MVLM_OK; i++) {
         const json_t *id = json_array_get(line, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) > INT32_MAX)
             status = cli_fail(error, MVLM_USAGE, "entry %zu is no id", i);
         else
             ids[i] = (int32_t)json_integer_value(id);
@@ -80,8 +81,8 @@ static mvlm_status decode_line(const mvlm_model *model, const json_t *line, mvlm
 }
 
 /* Each line is a JSON value of its own. */
-static mvlm_status tokenize_lines(const struct values *values, const mvlm_model *model, const struct file_bytes *input,
-                                  mvlm_error *error)
+static mvlm_status tokenize_lines(const struct values *values, const mvlm_model *model,
+                                  const struct file_bytes *input, mvlm_error *error)
 {
     size_t number = 0;
     for (const char *at = input->bytes, *end = at + input->n; at < end;) {
@@ -94,8 +95,8 @@ static mvlm_status tokenize_lines(const struct values *values, const mvlm_model 
             if (!line)
                 return cli_fail(error, MVLM_USAGE, "line %zu: %s", number, where.text);
             mvlm_error inner = {0};
-            const mvlm_status status =
-                values->decode ? decode_line(model, line, &inner) : encode_line(values, model, line, &inner);
+            const mvlm_status status = values->decode ? decode_line(model, line, &inner)
+                                                      : encode_line(values, model, line, &inner);
             json_decref(line);
             if (status != MVLM_OK)
                 return cli_fail(error, status, "line %zu: %s", number, inner.message);
@@ -105,8 +106,8 @@ static mvlm_status tokenize_lines(const struct values *values, const mvlm_model 
     return MVLM_OK;
 }
 
-static mvlm_status encode_all(const struct values *values, const mvlm_model *model, const struct file_bytes *input,
-                              mvlm_error *error)
+static mvlm_status encode_all(const struct values *values, const mvlm_model *model,
+                              const struct file_bytes *input, mvlm_error *error)
 {
     int32_t *ids;
     size_t n_ids;
@@ -123,7 +124,8 @@ static mvlm_status encode_all(const struct values *values, const mvlm_model *mod
     return status;
 }
 
-static mvlm_status decode_all(const mvlm_model *model, const struct file_bytes *input, mvlm_error *error)
+static mvlm_status decode_all(const mvlm_model *model, const struct file_bytes *input,
+                              mvlm_error *error)
 {
     int32_t *ids = malloc((input->n + 1) * sizeof *ids);
     char *text = NULL;

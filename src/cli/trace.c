@@ -6,15 +6,16 @@
 
 #include "options.h"
 
-/* One array at a time, but for the generated logits, which arrive row by row between other things. */
-static int write_stage(void *user, const char *stage, size_t picture, const float *values, const size_t *shape,
-                       int n_dims)
+/* One array at a time, but for the generated logits, which arrive row by row between other things.
+ */
+static int write_stage(void *user, const char *stage, size_t picture, const float *values,
+                       const size_t *shape, int n_dims)
 {
     struct trace *trace = user;
     char name[64];
     if (strcmp(stage, "generated_logits") == 0)
-        return npy_append(&trace->generated_logits, trace->folder, stage, "<f4", values, shape, n_dims,
-                          &trace->error) != MVLM_OK;
+        return npy_append(&trace->generated_logits, trace->folder, stage, "<f4", values, shape,
+                          n_dims, &trace->error) != MVLM_OK;
     if (picture)
         snprintf(name, sizeof name, "%s.%zu", stage, picture);
     else
@@ -24,10 +25,12 @@ static int write_stage(void *user, const char *stage, size_t picture, const floa
             return 1;
         strcpy(trace->stage_name, name);
     }
-    return npy_append(&trace->stage, trace->folder, name, "<f4", values, shape, n_dims, &trace->error) != MVLM_OK;
+    return npy_append(&trace->stage, trace->folder, name, "<f4", values, shape, n_dims,
+                      &trace->error) != MVLM_OK;
 }
 
-mvlm_status trace_start(struct trace *trace, const char *folder, mvlm_question *question, mvlm_error *error)
+mvlm_status trace_start(struct trace *trace, const char *folder, mvlm_question *question,
+                        mvlm_error *error)
 {
     *trace = (struct trace){.folder = folder};
     if (!folder)
@@ -42,10 +45,12 @@ mvlm_status trace_start(struct trace *trace, const char *folder, mvlm_question *
 mvlm_status trace_id(struct trace *trace, int32_t id, mvlm_error *error)
 {
     const size_t shape[] = {1};
-    return npy_append(&trace->generated_ids, trace->folder, "generated_ids", "<i4", &id, shape, 1, error);
+    return npy_append(&trace->generated_ids, trace->folder, "generated_ids", "<i4", &id, shape, 1,
+                      error);
 }
 
-static mvlm_status write_prompt_ids(const struct trace *trace, const mvlm_session *session, mvlm_error *error)
+static mvlm_status write_prompt_ids(const struct trace *trace, const mvlm_session *session,
+                                    mvlm_error *error)
 {
     struct npy npy = {0};
     size_t shape[1];
@@ -55,14 +60,18 @@ static mvlm_status write_prompt_ids(const struct trace *trace, const mvlm_sessio
     return status != MVLM_OK ? status : closed;
 }
 
-mvlm_status trace_finish(struct trace *trace, const mvlm_session *session, mvlm_status status, mvlm_error *error)
+mvlm_status trace_finish(struct trace *trace, const mvlm_session *session, mvlm_status status,
+                         mvlm_error *error)
 {
     struct npy *const files[] = {&trace->stage, &trace->generated_logits, &trace->generated_ids};
     const size_t none[] = {0};
     if (trace->error.status != MVLM_OK)
         status = cli_fail(error, trace->error.status, "%s", trace->error.message);
-    if (status == MVLM_OK && trace->generated_logits.path) /* an answer without ids is an empty array, not a missing file */
-        status = npy_append(&trace->generated_ids, trace->folder, "generated_ids", "<i4", NULL, none, 1, error);
+    if (status == MVLM_OK &&
+        trace->generated_logits
+            .path) /* an answer without ids is an empty array, not a missing file */
+        status = npy_append(&trace->generated_ids, trace->folder, "generated_ids", "<i4", NULL,
+                            none, 1, error);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         mvlm_error closing = {0};
         if (npy_close(files[i], &closing) != MVLM_OK && status == MVLM_OK)

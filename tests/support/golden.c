@@ -84,7 +84,9 @@ void array_load(struct array *array, const char *path)
     const size_t header = 10 + (unsigned char)bytes[8] + 256u * (unsigned char)bytes[9];
     assert_true(header < n_bytes || header == n_bytes);
     char *text = strndup(bytes + 10, header - 10);
-    *array = (struct array){.type = strstr(text, "'<f4'") ? 'f' : strstr(text, "'<i4'") ? 'i' : '?'};
+    *array = (struct array){.type = strstr(text, "'<f4'")   ? 'f'
+                                    : strstr(text, "'<i4'") ? 'i'
+                                                            : '?'};
     const bool columns_first = strstr(text, "'fortran_order': True");
     assert_true(array->type != '?');
     read_shape(array, text);
@@ -92,7 +94,8 @@ void array_load(struct array *array, const char *path)
     assert_int_equal(n_bytes - header, 4 * array->n);
     uint32_t *values = malloc(4 * array->n + 1);
     for (size_t i = 0; i < array->n; i++)
-        memcpy(&values[i], bytes + header + 4 * (columns_first ? column_first_index(array, i) : i), 4);
+        memcpy(&values[i], bytes + header + 4 * (columns_first ? column_first_index(array, i) : i),
+               4);
     free(bytes);
     if (array->type == 'f')
         array->floats = (float *)(void *)values;
@@ -116,7 +119,8 @@ json_t *json_load_test(const char *path)
     return json;
 }
 
-size_t for_each_case(const char *cases, void (*each)(const char *, const char *, void *), void *user)
+size_t for_each_case(const char *cases, void (*each)(const char *, const char *, void *),
+                     void *user)
 {
     struct dirent **entries;
     const int n = scandir(cases, &entries, NULL, alphasort);
@@ -139,7 +143,8 @@ size_t for_each_case(const char *cases, void (*each)(const char *, const char *,
 
 void convert_test(const char *checkpoint, const char *path, const char *type)
 {
-    const struct convert_options options = {.type = strcmp(type, "f16") == 0 ? TENSOR_F16 : TENSOR_F32, .force = true};
+    const struct convert_options options = {
+        .type = strcmp(type, "f16") == 0 ? TENSOR_F16 : TENSOR_F32, .force = true};
     mvlm_error error = {0};
     if (convert(checkpoint, path, &options, NULL, &error) != MVLM_OK)
         fail_msg("%s", error.message);
@@ -159,7 +164,7 @@ double assert_close(const char *what, const float *a, const float *b, size_t n)
             most = fabs((double)b[i]);
     }
     if (!(largest <= 1e-4 * most))
-        fail_msg("%s: value %zu is %.9g, expected %.9g; the largest magnitude is %g", what, at, (double)a[at],
-                 (double)b[at], most);
+        fail_msg("%s: value %zu is %.9g, expected %.9g; the largest magnitude is %g", what, at,
+                 (double)a[at], (double)b[at], most);
     return most > 0 ? largest / most : 0;
 }

@@ -32,14 +32,16 @@ bool path_exists(const char *path);
 char *file_load(const char *path, size_t *n_bytes);
 void file_save(const char *path, const void *bytes, size_t n_bytes);
 
-/* Calls each(folder of a case, its name, user) for every case below `cases`; returns how many there were. */
-size_t for_each_case(const char *cases, void (*each)(const char *folder, const char *name, void *user), void *user);
+/* Calls each(folder of a case, its name, user) for every case below `cases`; returns how many there
+ * were. */
+size_t for_each_case(const char *cases,
+                     void (*each)(const char *folder, const char *name, void *user), void *user);
 
 /* Converts a checkpoint in this process; fails the test when that fails. */
 void convert_test(const char *checkpoint, const char *path, const char *type);
 
-/* |a - b| <= 1e-4 x b's largest magnitude for every value, else the test fails, naming `what`. Returns the largest
- * relative difference. */
+/* |a - b| <= 1e-4 x b's largest magnitude for every value, else the test fails, naming `what`.
+ * Returns the largest relative difference. */
 double assert_close(const char *what, const float *a, const float *b, size_t n);
 
 #endif

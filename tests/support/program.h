@@ -5,15 +5,16 @@
 #include <stddef.h>
 
 struct program_result {
-    int code;          /* exit code, or 128 + signal */
-    char *out, *err;   /* standard output and error, with a NUL behind them; owned, program_free */
+    int code;        /* exit code, or 128 + signal */
+    char *out, *err; /* standard output and error, with a NUL behind them; owned, program_free */
     size_t n_out, n_err;
 };
 
-/* argv ends with NULL; `input` (n_input bytes) is its standard input, NULL: /dev/null. `environment` are "NAME=value"
- * texts added to ours (NULL: none; ended by NULL). Fails the test when the program cannot be started. */
-void program_run(struct program_result *result, const char *const *argv, const void *input, size_t n_input,
-                 const char *const *environment);
+/* argv ends with NULL; `input` (n_input bytes) is its standard input, NULL: /dev/null.
+ * `environment` are "NAME=value" texts added to ours (NULL: none; ended by NULL). Fails the test
+ * when the program cannot be started. */
+void program_run(struct program_result *result, const char *const *argv, const void *input,
+                 size_t n_input, const char *const *environment);
 void program_free(struct program_result *result);
 
 /* A fresh folder below the system's temporary folder, and its removal with all it holds. */

@@ -61,7 +61,13 @@ void tiny_describe(struct description *d)
 /* <unk>, <s>, </s>, the 256 bytes, and three pieces with letters. */
 static size_t put_pieces(uint8_t *out)
 {
-    static const char *const texts[] = {"<unk>", "<s>", "</s>", "\xe2\x96\x81", "a", ("\xe2\x96\x81" "a")};
+    static const char *const texts[] = {"<unk>",
+                                        "<s>",
+                                        "</s>",
+                                        "\xe2\x96\x81",
+                                        "a",
+                                        ("\xe2\x96\x81"
+                                         "a")};
     static const uint8_t types[] = {2, 3, 3, 1, 1, 1};
     const uint32_t n_pieces = N_PIECES;
     size_t n = sizeof n_pieces;
@@ -81,7 +87,8 @@ static size_t put_pieces(uint8_t *out)
 }
 
 /* Norm weights near 1, everything else small; zeros where a tile has no row. */
-static void fill(uint8_t *bytes, const struct format_tensor *t, const struct tensor_spec *spec, unsigned *random)
+static void fill(uint8_t *bytes, const struct format_tensor *t, const struct tensor_spec *spec,
+                 unsigned *random)
 {
     const bool norm = strstr(spec->name, "norm") && strstr(spec->name, ".weight");
     const size_t n = (size_t)(t->range.n_bytes / (t->type == TENSOR_F16 ? 2 : 4));
@@ -99,7 +106,8 @@ static void fill(uint8_t *bytes, const struct format_tensor *t, const struct ten
     }
 }
 
-void tiny_write(const char *path, const struct description *description, enum tensor_type type, unsigned seed)
+void tiny_write(const char *path, const struct description *description, enum tensor_type type,
+                unsigned seed)
 {
     static uint8_t pieces[N_PIECES * 32];
     const size_t n = schema_list(description, NULL);
@@ -107,11 +115,14 @@ void tiny_write(const char *path, const struct description *description, enum te
     struct format_tensor *directory = calloc(n, sizeof *directory);
     assert_true(specs && directory);
     schema_list(description, specs);
-    struct format_header h = {.version = FORMAT_VERSION, .header_bytes = FORMAT_HEADER_BYTES, .n_tensors = (uint32_t)n};
+    struct format_header h = {
+        .version = FORMAT_VERSION, .header_bytes = FORMAT_HEADER_BYTES, .n_tensors = (uint32_t)n};
     memcpy(h.magic, FORMAT_MAGIC, 8);
     h.description = (struct format_range){192, description_encode(description, NULL)};
-    h.tokenizer = (struct format_range){aligned(192 + h.description.n_bytes, 64), put_pieces(pieces)};
-    h.directory = (struct format_range){aligned(h.tokenizer.offset + h.tokenizer.n_bytes, 64), n * sizeof *directory};
+    h.tokenizer =
+        (struct format_range){aligned(192 + h.description.n_bytes, 64), put_pieces(pieces)};
+    h.directory = (struct format_range){aligned(h.tokenizer.offset + h.tokenizer.n_bytes, 64),
+                                        n * sizeof *directory};
     h.data.offset = aligned(h.directory.offset + h.directory.n_bytes, FORMAT_SECTION_ALIGN);
     h.file_bytes = schema_place(specs, n, type, h.data.offset, directory);
     h.data.n_bytes = h.file_bytes - h.data.offset;
@@ -119,7 +130,8 @@ void tiny_write(const char *path, const struct description *description, enum te
     assert_non_null(bytes);
     for (size_t i = 0; i < n; i++) {
         fill(bytes + directory[i].range.offset, &directory[i], &specs[i], &seed);
-        digest_of(bytes + directory[i].range.offset, (size_t)directory[i].range.n_bytes, directory[i].digest);
+        digest_of(bytes + directory[i].range.offset, (size_t)directory[i].range.n_bytes,
+                  directory[i].digest);
     }
     memcpy(bytes, &h, sizeof h);
     description_encode(description, bytes + h.description.offset);

@@ -10,10 +10,12 @@
 
 static const char file[] = "config.json";
 
-/* ---- Tables ----------------------------------------------------------------------------------- */
+/* ---- Tables -----------------------------------------------------------------------------------
+ */
 
 /* Model types whose decoder is LLaMA's. */
-static const char *const llama_types[] = {"mobilevlm", "mobilellama", "mobile_llama", "llama", NULL};
+static const char *const llama_types[] = {"mobilevlm", "mobilellama", "mobile_llama", "llama",
+                                          NULL};
 
 /* Names of activations in config.json. */
 static const struct {
@@ -49,17 +51,21 @@ static const struct prompt_template {
      " ", "USER: ", " ASSISTANT:", " ", "</s>"},
 };
 
-/* The tower that the published checkpoints name but do not describe: openai/clip-vit-large-patch14-336. */
-static const int64_t clip_size = 336, clip_patch = 14, clip_width = 1024, clip_ffn = 4096, clip_layers = 24,
-                     clip_heads = 16;
+/* The tower that the published checkpoints name but do not describe:
+ * openai/clip-vit-large-patch14-336. */
+static const int64_t clip_size = 336, clip_patch = 14, clip_width = 1024, clip_ffn = 4096,
+                     clip_layers = 24, clip_heads = 16;
 
-/* CLIP's image processor: mean and deviation of red, green and blue; padding is the mean, cut to whole numbers. */
+/* CLIP's image processor: mean and deviation of red, green and blue; padding is the mean, cut to
+ * whole numbers. */
 static const double clip_mean[] = {0.48145466, 0.4578275, 0.40821073};
 static const double clip_std[] = {0.26862954, 0.26130258, 0.27577711};
 
-/* ---- Pieces ----------------------------------------------------------------------------------- */
+/* ---- Pieces -----------------------------------------------------------------------------------
+ */
 
-static mvlm_status find_activation(const char *key, const char *name, int64_t *activation, mvlm_error *error)
+static mvlm_status find_activation(const char *key, const char *name, int64_t *activation,
+                                   mvlm_error *error)
 {
     for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
         if (strcmp(activations[i].name, name) == 0) {
@@ -69,21 +75,24 @@ static mvlm_status find_activation(const char *key, const char *name, int64_t *a
     return fail(error, MVLM_BAD_MODEL, "%s: %s \"%.60s\" is not supported", file, key, name);
 }
 
-/* A field that must have one value (or be absent), because anything else would need what this program does not do. */
+/* A field that must have one value (or be absent), because anything else would need what this
+ * program does not do. */
 static mvlm_status demand_false(const json_t *json, const char *key, mvlm_error *error)
 {
     bool value;
     TRY(json_bool_field(file, json, key, false, &value, error));
-    return value ? fail(error, MVLM_BAD_MODEL, "%s: \"%s\": true is not supported", file, key) : MVLM_OK;
+    return value ? fail(error, MVLM_BAD_MODEL, "%s: \"%s\": true is not supported", file, key)
+                 : MVLM_OK;
 }
 
-static mvlm_status demand_text(const json_t *json, const char *key, const char *demanded, mvlm_error *error)
+static mvlm_status demand_text(const json_t *json, const char *key, const char *demanded,
+                               mvlm_error *error)
 {
     const char *value;
     TRY(json_text_field(file, json, key, demanded, &value, error));
     if (strcmp(value, demanded) != 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" \"%.60s\" is not supported, only \"%s\"", file, key, value,
-                    demanded);
+        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" \"%.60s\" is not supported, only \"%s\"",
+                    file, key, value, demanded);
     return MVLM_OK;
 }
 
@@ -94,8 +103,8 @@ static mvlm_status check_model_type(const json_t *json, mvlm_error *error)
     for (size_t i = 0; llama_types[i]; i++)
         if (strcmp(type, llama_types[i]) == 0)
             return MVLM_OK;
-    return fail(error, MVLM_BAD_MODEL, "%s: model_type \"%.60s\" is not supported (mobilevlm and llama are)", file,
-                type);
+    return fail(error, MVLM_BAD_MODEL,
+                "%s: model_type \"%.60s\" is not supported (mobilevlm and llama are)", file, type);
 }
 
 /* rope_scaling: null, or linear by a factor. */
@@ -114,10 +123,12 @@ static mvlm_status read_rope_scaling(const json_t *json, double *scale, mvlm_err
     if (strcmp(type, "default") == 0)
         return MVLM_OK;
     if (strcmp(type, "linear") != 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: rope_scaling \"%.60s\" is not supported, only linear", file, type);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: rope_scaling \"%.60s\" is not supported, only linear", file, type);
     TRY(json_number_field(file, scaling, "factor", 0.0, scale, error));
     if (!(*scale >= 1e-3 && *scale <= 1e3))
-        return fail(error, MVLM_BAD_MODEL, "%s: rope_scaling: \"factor\" %g is out of range", file, *scale);
+        return fail(error, MVLM_BAD_MODEL, "%s: rope_scaling: \"factor\" %g is out of range", file,
+                    *scale);
     return MVLM_OK;
 }
 
@@ -131,22 +142,32 @@ static mvlm_status read_decoder(struct config *c, mvlm_error *error)
     TRY(demand_false(json, "attention_bias", error));
     TRY(demand_false(json, "mlp_bias", error));
     if (json_object_get(json, "quantization_config"))
-        return fail(error, MVLM_BAD_MODEL, "%s: a checkpoint that is quantized already (\"quantization_config\") is not "
-                                           "supported", file);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: a checkpoint that is quantized already (\"quantization_config\") is not "
+                    "supported",
+                    file);
     TRY(json_integer_field(file, json, "hidden_size", 1, 65536, NULL, &d->decoder.hidden, error));
-    TRY(json_integer_field(file, json, "intermediate_size", 1, 262144, NULL, &d->decoder.ffn, error));
-    TRY(json_integer_field(file, json, "num_hidden_layers", 1, 1024, NULL, &d->decoder.n_layers, error));
-    /* never n_head: the 3B checkpoints carry one, left over from their training code, that is wrong */
-    TRY(json_integer_field(file, json, "num_attention_heads", 1, 1024, NULL, &d->decoder.n_heads, error));
-    TRY(json_integer_field(file, json, "num_key_value_heads", 1, 1024, &d->decoder.n_heads, &d->decoder.n_kv_heads,
+    TRY(json_integer_field(file, json, "intermediate_size", 1, 262144, NULL, &d->decoder.ffn,
                            error));
+    TRY(json_integer_field(file, json, "num_hidden_layers", 1, 1024, NULL, &d->decoder.n_layers,
+                           error));
+    /* never n_head: the 3B checkpoints carry one, left over from their training code, that is wrong
+     */
+    TRY(json_integer_field(file, json, "num_attention_heads", 1, 1024, NULL, &d->decoder.n_heads,
+                           error));
+    TRY(json_integer_field(file, json, "num_key_value_heads", 1, 1024, &d->decoder.n_heads,
+                           &d->decoder.n_kv_heads, error));
     const int64_t head_dim = d->decoder.hidden / d->decoder.n_heads;
-    if (!json_is_integer(json_object_get(json, "head_dim")) && d->decoder.hidden % d->decoder.n_heads)
-        return fail(error, MVLM_BAD_MODEL, "%s: hidden_size %lld is no multiple of num_attention_heads %lld", file,
+    if (!json_is_integer(json_object_get(json, "head_dim")) &&
+        d->decoder.hidden % d->decoder.n_heads)
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: hidden_size %lld is no multiple of num_attention_heads %lld", file,
                     (long long)d->decoder.hidden, (long long)d->decoder.n_heads);
-    TRY(json_integer_field(file, json, "head_dim", 2, 1024, &head_dim, &d->decoder.head_dim, error));
+    TRY(json_integer_field(file, json, "head_dim", 2, 1024, &head_dim, &d->decoder.head_dim,
+                           error));
     TRY(json_integer_field(file, json, "vocab_size", 1, 4194304, NULL, &d->decoder.vocab, error));
-    TRY(json_integer_field(file, json, "max_position_embeddings", 1, 1048576, &context, &d->decoder.context, error));
+    TRY(json_integer_field(file, json, "max_position_embeddings", 1, 1048576, &context,
+                           &d->decoder.context, error));
     TRY(json_number_field(file, json, "rms_norm_eps", 1e-6, &d->decoder.norm_eps, error));
     TRY(json_number_field(file, json, "rope_theta", 1e4, &d->decoder.rope_theta, error));
     TRY(read_rope_scaling(json, &d->decoder.rope_scale, error));
@@ -167,14 +188,16 @@ static mvlm_status read_tower(struct config *c, mvlm_error *error)
     if (given && !json_is_object(tower))
         return fail(error, MVLM_BAD_MODEL, "%s: \"vision_config\" is no object", file);
     tower = given ? tower : NULL;
-    TRY(json_integer_field(file, tower, "image_size", 1, 4096, given ? NULL : &clip_size, &d->image.size, error));
-    TRY(json_integer_field(file, tower, "patch_size", 1, 1024, given ? NULL : &clip_patch, &d->vision.patch_size,
-                           error));
-    TRY(json_integer_field(file, tower, "hidden_size", 1, 65536, given ? NULL : &clip_width, &d->vision.width, error));
-    TRY(json_integer_field(file, tower, "intermediate_size", 1, 262144, given ? NULL : &clip_ffn, &d->vision.ffn,
-                           error));
-    TRY(json_integer_field(file, tower, "num_hidden_layers", 1, 1024, given ? NULL : &clip_layers, &c->tower_layers,
-                           error));
+    TRY(json_integer_field(file, tower, "image_size", 1, 4096, given ? NULL : &clip_size,
+                           &d->image.size, error));
+    TRY(json_integer_field(file, tower, "patch_size", 1, 1024, given ? NULL : &clip_patch,
+                           &d->vision.patch_size, error));
+    TRY(json_integer_field(file, tower, "hidden_size", 1, 65536, given ? NULL : &clip_width,
+                           &d->vision.width, error));
+    TRY(json_integer_field(file, tower, "intermediate_size", 1, 262144, given ? NULL : &clip_ffn,
+                           &d->vision.ffn, error));
+    TRY(json_integer_field(file, tower, "num_hidden_layers", 1, 1024, given ? NULL : &clip_layers,
+                           &c->tower_layers, error));
     TRY(json_integer_field(file, tower, "num_attention_heads", 1, 1024, given ? NULL : &clip_heads,
                            &d->vision.n_heads, error));
     TRY(json_number_field(file, tower, "layer_norm_eps", 1e-5, &d->vision.norm_eps, error));
@@ -190,12 +213,14 @@ static mvlm_status read_selection(struct config *c, mvlm_error *error)
     const int64_t last_but_one = -2;
     int64_t selected, width;
     TRY(demand_text(c->json, "mm_vision_select_feature", "patch", error));
-    TRY(json_integer_field(file, c->json, "mm_vision_select_layer", -c->tower_layers - 1, c->tower_layers,
-                           &last_but_one, &selected, error));
+    TRY(json_integer_field(file, c->json, "mm_vision_select_layer", -c->tower_layers - 1,
+                           c->tower_layers, &last_but_one, &selected, error));
     c->description.vision.n_layers = selected < 0 ? c->tower_layers + 1 + selected : selected;
-    TRY(json_integer_field(file, c->json, "mm_hidden_size", 1, 65536, &c->description.vision.width, &width, error));
+    TRY(json_integer_field(file, c->json, "mm_hidden_size", 1, 65536, &c->description.vision.width,
+                           &width, error));
     if (width != c->description.vision.width)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"mm_hidden_size\" %lld, but the tower is %lld wide", file,
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: \"mm_hidden_size\" %lld, but the tower is %lld wide", file,
                     (long long)width, (long long)c->description.vision.width);
     return MVLM_OK;
 }
@@ -206,9 +231,11 @@ static mvlm_status read_image(struct config *c, mvlm_error *error)
     const char *ratio;
     TRY(json_text_field(file, c->json, "image_aspect_ratio", "square", &ratio, error));
     if (strcmp(ratio, "pad") != 0 && strcmp(ratio, "square") != 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: image_aspect_ratio \"%.60s\" is not supported (pad and square are)",
-                    file, ratio);
-    /* whatever is not padded goes through CLIP's own processor, which resizes the shortest edge and cuts the centre */
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: image_aspect_ratio \"%.60s\" is not supported (pad and square are)", file,
+                    ratio);
+    /* whatever is not padded goes through CLIP's own processor, which resizes the shortest edge and
+     * cuts the centre */
     d->image.fit = strcmp(ratio, "pad") == 0 ? IMAGE_PAD : IMAGE_CROP;
     d->image.pad_colour.n = d->image.mean.n = d->image.std.n = 3;
     for (int channel = 0; channel < 3; channel++) {
@@ -231,7 +258,8 @@ static const struct projector_source *find_projector(const char *type, int64_t *
         snprintf(plain, sizeof plain, "mlp%s", after);
     }
     for (size_t i = 0; i < sizeof projectors / sizeof *projectors; i++)
-        if (strcmp(projectors[i].type, plain) == 0 && (projectors[i].n_linear != 0) == (*n_linear == 0))
+        if (strcmp(projectors[i].type, plain) == 0 &&
+            (projectors[i].n_linear != 0) == (*n_linear == 0))
             return &projectors[i];
     return NULL;
 }
@@ -245,15 +273,18 @@ static mvlm_status read_projector(struct config *c, mvlm_error *error)
     c->projector = find_projector(type, &number);
     if (!c->projector || number > MAX_LINEAR)
         return fail(error, MVLM_BAD_MODEL,
-                    "%s: mm_projector_type \"%.60s\" is not supported (ldpnet, ldpnetv2, linear and mlp1x_gelu to "
-                    "mlp%dx_gelu are)", file, type, MAX_LINEAR);
+                    "%s: mm_projector_type \"%.60s\" is not supported (ldpnet, ldpnetv2, linear "
+                    "and mlp1x_gelu to "
+                    "mlp%dx_gelu are)",
+                    file, type, MAX_LINEAR);
     d->projector.kind = c->projector->kind;
     d->projector.n_linear = number ? number : c->projector->n_linear;
     if (d->projector.kind == PROJECTOR_LDPV2)
         d->projector.grid = 12; /* the reference pools to 12 x 12 whatever the tower's grid */
     if (d->projector.kind == PROJECTOR_LDP) {
         d->projector.norm_eps = 1e-5;
-        /* torchvision's _make_divisible(hidden / 4, 8): the nearest multiple of 8, never under 90 % */
+        /* torchvision's _make_divisible(hidden / 4, 8): the nearest multiple of 8, never under 90 %
+         */
         const int64_t quarter = d->decoder.hidden / 4;
         int64_t squeeze = (quarter + 4) / 8 * 8;
         squeeze = squeeze < 8 ? 8 : squeeze;
@@ -296,9 +327,11 @@ static mvlm_status read_template(struct config *c, mvlm_error *error)
     return fail(error, MVLM_BAD_MODEL, "%s: conv_mode \"%.60s\" is not supported", file, name);
 }
 
-/* ---- Tokenizer -------------------------------------------------------------------------------- */
+/* ---- Tokenizer --------------------------------------------------------------------------------
+ */
 
-static mvlm_status read_tokenizer_config(const char *folder, struct description *d, mvlm_error *error)
+static mvlm_status read_tokenizer_config(const char *folder, struct description *d,
+                                         mvlm_error *error)
 {
     static const char name[] = "tokenizer_config.json";
     json_t *json;
@@ -308,7 +341,8 @@ static mvlm_status read_tokenizer_config(const char *folder, struct description 
     if (status == MVLM_OK)
         status = json_bool_field(name, json, "add_eos_token", false, &add_eos, error);
     if (status == MVLM_OK)
-        status = json_bool_field(name, json, "legacy", true, &legacy, error); /* as transformers: absent means true */
+        status = json_bool_field(name, json, "legacy", true, &legacy,
+                                 error); /* as transformers: absent means true */
     if (status == MVLM_OK && add_eos)
         status = fail(error, MVLM_BAD_MODEL, "%s: \"add_eos_token\": true is not supported", name);
     json_decref(json);
@@ -317,7 +351,8 @@ static mvlm_status read_tokenizer_config(const char *folder, struct description 
     return status;
 }
 
-static mvlm_status add_stop_id(const char *name, const json_t *id, struct number_list *list, mvlm_error *error)
+static mvlm_status add_stop_id(const char *name, const json_t *id, struct number_list *list,
+                               mvlm_error *error)
 {
     if (!json_is_integer(id) || json_integer_value(id) < 0)
         return fail(error, MVLM_BAD_MODEL, "%s: \"eos_token_id\" is no id or list of ids", name);
@@ -327,7 +362,8 @@ static mvlm_status add_stop_id(const char *name, const json_t *id, struct number
     return MVLM_OK;
 }
 
-static mvlm_status read_stop_ids(const char *name, const json_t *json, struct number_list *list, mvlm_error *error)
+static mvlm_status read_stop_ids(const char *name, const json_t *json, struct number_list *list,
+                                 mvlm_error *error)
 {
     const json_t *ids = json_object_get(json, "eos_token_id");
     if (!json_is_array(ids))
@@ -337,7 +373,8 @@ static mvlm_status read_stop_ids(const char *name, const json_t *json, struct nu
     return MVLM_OK;
 }
 
-/* generation_config.json decides what ends an answer, then config.json, then the tokenizer itself. */
+/* generation_config.json decides what ends an answer, then config.json, then the tokenizer itself.
+ */
 static mvlm_status read_stops(const char *folder, struct config *c, mvlm_error *error)
 {
     static const char name[] = "generation_config.json";
@@ -368,7 +405,8 @@ static void copy_tokenizer(const struct sentencepiece *tokenizer, struct descrip
     d->tokenizer.byte_fallback = tokenizer->byte_fallback;
 }
 
-/* ---- The whole -------------------------------------------------------------------------------- */
+/* ---- The whole --------------------------------------------------------------------------------
+ */
 
 /* The folder's last name. */
 static char *base_name(const char *folder)
@@ -382,10 +420,11 @@ static char *base_name(const char *folder)
     return strndup(folder + begin, end - begin);
 }
 
-static mvlm_status read_all(const char *folder, const struct sentencepiece *tokenizer, struct config *c,
-                            mvlm_error *error)
+static mvlm_status read_all(const char *folder, const struct sentencepiece *tokenizer,
+                            struct config *c, mvlm_error *error)
 {
-    static const char *const picture_keys[] = {"mm_vision_tower", "mm_projector_type", "vision_config"};
+    static const char *const picture_keys[] = {"mm_vision_tower", "mm_projector_type",
+                                               "vision_config"};
     bool pictures = false;
     TRY(json_file_load(folder, file, false, &c->json, error));
     c->name = base_name(folder);
@@ -400,7 +439,8 @@ static mvlm_status read_all(const char *folder, const struct sentencepiece *toke
         TRY(read_pictures(c, error));
     TRY(read_template(c, error));
     if (tokenizer->n_pieces > (size_t)c->description.decoder.vocab)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"vocab_size\" %lld is less than the tokenizer's %zu pieces", file,
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: \"vocab_size\" %lld is less than the tokenizer's %zu pieces", file,
                     (long long)c->description.decoder.vocab, tokenizer->n_pieces);
     copy_tokenizer(tokenizer, &c->description);
     TRY(read_tokenizer_config(folder, &c->description, error));
@@ -408,8 +448,8 @@ static mvlm_status read_all(const char *folder, const struct sentencepiece *toke
     return description_check(file, &c->description, error);
 }
 
-mvlm_status config_open(const char *folder, const struct sentencepiece *tokenizer, struct config *config,
-                        mvlm_error *error)
+mvlm_status config_open(const char *folder, const struct sentencepiece *tokenizer,
+                        struct config *config, mvlm_error *error)
 {
     memset(config, 0, sizeof *config);
     const mvlm_status status = read_all(folder, tokenizer, config, error);

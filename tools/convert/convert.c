@@ -1,5 +1,6 @@
-/* checkpoint -> config, names -> directory -> [rows -> f32 -> tiles -> file] for each tensor -> header.
- * Streams: while one thread hashes and writes a block of tiles, the others pack the next. */
+/* checkpoint -> config, names -> directory -> [rows -> f32 -> tiles -> file] for each tensor ->
+ * header. Streams: while one thread hashes and writes a block of tiles, the others pack the next.
+ */
 #include "convert.h"
 
 #include <math.h>
@@ -25,16 +26,17 @@ struct conversion {
     struct checkpoint *checkpoint;
     struct sentencepiece tokenizer;
     struct config config;
-    struct tensor_spec *specs;        /* [n] */
-    struct source *sources;           /* [n] */
-    struct format_tensor *directory;  /* [n] */
+    struct tensor_spec *specs;       /* [n] */
+    struct source *sources;          /* [n] */
+    struct format_tensor *directory; /* [n] */
     size_t n;
     struct format_header header;
     struct writer writer;
     struct convert_report *report;
 };
 
-/* ---- Plan ------------------------------------------------------------------------------------- */
+/* ---- Plan -------------------------------------------------------------------------------------
+ */
 
 static mvlm_status find_sources(struct conversion *c, mvlm_error *error)
 {
@@ -54,21 +56,25 @@ static mvlm_status find_sources(struct conversion *c, mvlm_error *error)
 static void plan_file(struct conversion *c)
 {
     struct format_header *h = &c->header;
-    *h = (struct format_header){.version = FORMAT_VERSION, .header_bytes = FORMAT_HEADER_BYTES,
+    *h = (struct format_header){.version = FORMAT_VERSION,
+                                .header_bytes = FORMAT_HEADER_BYTES,
                                 .n_tensors = (uint32_t)c->n};
     memcpy(h->magic, FORMAT_MAGIC, sizeof h->magic);
     h->description = (struct format_range){aligned(FORMAT_HEADER_BYTES, FORMAT_ALIGN),
                                            description_encode(&c->config.description, NULL)};
-    h->tokenizer = (struct format_range){aligned(h->description.offset + h->description.n_bytes, FORMAT_ALIGN),
-                                         sentencepiece_encode(&c->tokenizer, NULL)};
-    h->directory = (struct format_range){aligned(h->tokenizer.offset + h->tokenizer.n_bytes, FORMAT_ALIGN),
-                                         c->n * sizeof(struct format_tensor)};
+    h->tokenizer =
+        (struct format_range){aligned(h->description.offset + h->description.n_bytes, FORMAT_ALIGN),
+                              sentencepiece_encode(&c->tokenizer, NULL)};
+    h->directory =
+        (struct format_range){aligned(h->tokenizer.offset + h->tokenizer.n_bytes, FORMAT_ALIGN),
+                              c->n * sizeof(struct format_tensor)};
     h->data.offset = aligned(h->directory.offset + h->directory.n_bytes, FORMAT_SECTION_ALIGN);
     h->file_bytes = schema_place(c->specs, c->n, c->options->type, h->data.offset, c->directory);
     h->data.n_bytes = h->file_bytes - h->data.offset;
 }
 
-/* ---- Tensors ---------------------------------------------------------------------------------- */
+/* ---- Tensors ----------------------------------------------------------------------------------
+ */
 
 struct packed_block {
     uint8_t *out;
@@ -82,9 +88,9 @@ struct stream {
     const struct format_tensor *entry;
     const struct source_tensor *source;
     size_t tile_bytes, tiles_a_block, n_tiles;
-    float *rows, *scratch; /* [n_threads][TILE x n_cols] */
+    float *rows, *scratch;                /* [n_threads][TILE x n_cols] */
     struct packed_block packing, writing; /* the block under way, and the one before */
-    uint64_t left;                 /* bytes not yet written: a table's last group may be short */
+    uint64_t left; /* bytes not yet written: a table's last group may be short */
     XXH3_state_t *hash;
     struct pack_error *loss;
     mvlm_status *statuses; /* [n_threads] */
@@ -99,7 +105,8 @@ static size_t value_size(const struct format_tensor *t)
 static mvlm_status write_block(struct stream *s, mvlm_error *error)
 {
     struct conversion *c = s->c;
-    const size_t full = s->writing.n_tiles * s->tile_bytes, n_bytes = s->left < full ? (size_t)s->left : full;
+    const size_t full = s->writing.n_tiles * s->tile_bytes,
+                 n_bytes = s->left < full ? (size_t)s->left : full;
     for (size_t i = 0; i < s->writing.n_tiles; i++)
         pack_error_add(s->loss, &s->writing.losses[i]);
     XXH3_128bits_update(s->hash, s->writing.out, n_bytes);
@@ -110,12 +117,15 @@ static mvlm_status write_block(struct stream *s, mvlm_error *error)
     return MVLM_OK;
 }
 
-static mvlm_status pack_block_tile(const struct stream *s, size_t index, int thread, mvlm_error *error)
+static mvlm_status pack_block_tile(const struct stream *s, size_t index, int thread,
+                                   mvlm_error *error)
 {
     const struct format_tensor *t = s->entry;
-    const size_t row = (s->packing.first + index) * TILE, left = (size_t)t->n_rows - row, n_cols = (size_t)t->n_cols;
+    const size_t row = (s->packing.first + index) * TILE, left = (size_t)t->n_rows - row,
+                 n_cols = (size_t)t->n_cols;
     const size_t n_rows = left < TILE ? left : TILE;
-    float *rows = s->rows + (size_t)thread * TILE * n_cols, *scratch = s->scratch + (size_t)thread * TILE * n_cols;
+    float *rows = s->rows + (size_t)thread * TILE * n_cols,
+          *scratch = s->scratch + (size_t)thread * TILE * n_cols;
     uint8_t *out = s->packing.out + index * s->tile_bytes;
     struct pack_error *loss = &s->packing.losses[index];
     *loss = (struct pack_error){0};
@@ -157,13 +167,17 @@ static mvlm_status run_stream(struct stream *s, mvlm_error *error)
     return MVLM_OK;
 }
 
-static mvlm_status write_matrix(struct conversion *c, size_t index, XXH3_state_t *hash, struct pack_error *loss,
-                                mvlm_error *error)
+static mvlm_status write_matrix(struct conversion *c, size_t index, XXH3_state_t *hash,
+                                struct pack_error *loss, mvlm_error *error)
 {
     const struct format_tensor *t = &c->directory[index];
     const size_t tile_values = (size_t)TILE * (size_t)t->n_cols, threads = (size_t)c->n_threads;
-    struct stream s = {.c = c, .entry = t, .source = c->sources[index].tensor, .left = t->range.n_bytes,
-                       .hash = hash, .loss = loss};
+    struct stream s = {.c = c,
+                       .entry = t,
+                       .source = c->sources[index].tensor,
+                       .left = t->range.n_bytes,
+                       .hash = hash,
+                       .loss = loss};
     s.tile_bytes = tile_values * value_size(t);
     s.n_tiles = ((size_t)t->n_rows + TILE - 1) / TILE;
     s.tiles_a_block = BLOCK_BYTES / s.tile_bytes > threads ? BLOCK_BYTES / s.tile_bytes : threads;
@@ -176,8 +190,8 @@ static mvlm_status write_matrix(struct conversion *c, size_t index, XXH3_state_t
     s.statuses = calloc(threads, sizeof *s.statuses);
     s.errors = calloc(threads, sizeof *s.errors);
     mvlm_status status;
-    if (s.rows && s.scratch && s.packing.out && s.writing.out && s.packing.losses && s.writing.losses && s.statuses &&
-        s.errors)
+    if (s.rows && s.scratch && s.packing.out && s.writing.out && s.packing.losses &&
+        s.writing.losses && s.statuses && s.errors)
         status = run_stream(&s, error);
     else
         status = fail_no_memory(error, "a block of tiles", s.tiles_a_block * s.tile_bytes);
@@ -193,7 +207,8 @@ static mvlm_status write_matrix(struct conversion *c, size_t index, XXH3_state_t
 }
 
 /* Small tensors stay f32; depthwise taps [channels, 9] become [9, channels]. */
-static mvlm_status write_vector(struct conversion *c, size_t index, XXH3_state_t *hash, mvlm_error *error)
+static mvlm_status write_vector(struct conversion *c, size_t index, XXH3_state_t *hash,
+                                mvlm_error *error)
 {
     const struct format_tensor *t = &c->directory[index];
     const struct source *source = &c->sources[index];
@@ -202,10 +217,12 @@ static mvlm_status write_vector(struct conversion *c, size_t index, XXH3_state_t
     if (!values)
         return fail_no_memory(error, t->name, 2 * n * sizeof *values);
     float *out = values + n;
-    mvlm_status status = checkpoint_read(c->checkpoint, source->tensor, 0, source->tensor->shape[0], values, error);
+    mvlm_status status =
+        checkpoint_read(c->checkpoint, source->tensor, 0, source->tensor->shape[0], values, error);
     for (size_t r = 0; r < rows && status == MVLM_OK; r++)
         for (size_t i = 0; i < columns; i++)
-            out[r * columns + i] = source->transposed ? values[i * rows + r] : values[r * columns + i];
+            out[r * columns + i] =
+                source->transposed ? values[i * rows + r] : values[r * columns + i];
     if (status == MVLM_OK) {
         XXH3_128bits_update(hash, out, n * sizeof *out);
         status = writer_append(&c->writer, out, n * sizeof *out, error);
@@ -214,8 +231,8 @@ static mvlm_status write_vector(struct conversion *c, size_t index, XXH3_state_t
     return status;
 }
 
-static void report_loss(struct convert_report *report, const struct tensor_spec *spec, enum tensor_type type,
-                        const struct pack_error *loss)
+static void report_loss(struct convert_report *report, const struct tensor_spec *spec,
+                        enum tensor_type type, const struct pack_error *loss)
 {
     size_t i = 0;
     if (!report || type == TENSOR_F32)
@@ -249,16 +266,18 @@ static mvlm_status write_tensor(struct conversion *c, size_t index, mvlm_error *
     else
         TRY(write_matrix(c, index, &hash, &loss, error));
     if (t->type == TENSOR_F16 && loss.largest > most_f16)
-        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: value of magnitude %g is beyond f16's %g; use --type f32",
-                    checkpoint_file(c->checkpoint, c->sources[index].tensor), c->sources[index].tensor->name,
-                    (double)loss.largest, (double)most_f16);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: tensor %s: value of magnitude %g is beyond f16's %g; use --type f32",
+                    checkpoint_file(c->checkpoint, c->sources[index].tensor),
+                    c->sources[index].tensor->name, (double)loss.largest, (double)most_f16);
     XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(&hash));
     memcpy(t->digest, digest.digest, sizeof t->digest);
     report_loss(c->report, &c->specs[index], t->type, &loss);
     return MVLM_OK;
 }
 
-/* ---- The whole -------------------------------------------------------------------------------- */
+/* ---- The whole --------------------------------------------------------------------------------
+ */
 
 static mvlm_status write_front(struct conversion *c, mvlm_error *error)
 {
@@ -277,8 +296,8 @@ static mvlm_status write_front(struct conversion *c, mvlm_error *error)
     return status;
 }
 
-/* What mobilevlm would refuse to open (a norm's epsilon out of range, a piece that stands twice) is refused before
- * anything is written, by the very code that opens. */
+/* What mobilevlm would refuse to open (a norm's epsilon out of range, a piece that stands twice) is
+ * refused before anything is written, by the very code that opens. */
 static mvlm_status check_front(const struct conversion *c, mvlm_error *error)
 {
     const size_t n = (size_t)aligned(c->header.description.n_bytes, FORMAT_ALIGN);
@@ -289,17 +308,18 @@ static mvlm_status check_front(const struct conversion *c, mvlm_error *error)
         return fail_no_memory(error, "the description", n);
     description_encode(&c->config.description, bytes);
     sentencepiece_encode(&c->tokenizer, bytes + n);
-    mvlm_status status =
-        description_decode("config.json", bytes, (size_t)c->header.description.n_bytes, &description, error);
+    mvlm_status status = description_decode(
+        "config.json", bytes, (size_t)c->header.description.n_bytes, &description, error);
     if (status == MVLM_OK)
-        status = tokenizer_open("tokenizer.model", &description, bytes + n, (size_t)c->header.tokenizer.n_bytes,
-                                &tokenizer, error);
+        status = tokenizer_open("tokenizer.model", &description, bytes + n,
+                                (size_t)c->header.tokenizer.n_bytes, &tokenizer, error);
     tokenizer_close(tokenizer);
     free(bytes);
     return status;
 }
 
-static mvlm_status run(struct conversion *c, const char *folder, const char *path, mvlm_error *error)
+static mvlm_status run(struct conversion *c, const char *folder, const char *path,
+                       mvlm_error *error)
 {
     TRY(checkpoint_open(folder, &c->checkpoint, error));
     TRY(sentencepiece_open(folder, &c->tokenizer, error));
@@ -329,7 +349,9 @@ mvlm_status convert(const char *folder, const char *path, const struct convert_o
                     struct convert_report *report, mvlm_error *error)
 {
     bool known;
-    struct conversion c = {.options = options, .kernels = kernels_choose(NULL, &known), .report = report,
+    struct conversion c = {.options = options,
+                           .kernels = kernels_choose(NULL, &known),
+                           .report = report,
                            .writer.file = -1};
     c.n_threads = options->n_threads ? options->n_threads : threads_available();
     if (report)

@@ -8,7 +8,8 @@
 #include "mobilevlm.h"
 #include "pack.h"
 
-/* What a type costs one kind of tensor (all layers' gate, say): relative root mean square differences. */
+/* What a type costs one kind of tensor (all layers' gate, say): relative root mean square
+ * differences. */
 struct convert_loss {
     const char *pattern;
     enum tensor_type type;
@@ -30,7 +31,8 @@ struct convert_options {
     bool force;
     int n_threads; /* 0: one a core */
     const volatile sig_atomic_t *stop;
-    void (*progress)(void *user, uint64_t done, uint64_t total); /* bytes written; NULL: nobody asks */
+    void (*progress)(void *user, uint64_t done,
+                     uint64_t total); /* bytes written; NULL: nobody asks */
     void *progress_user;
 };
 

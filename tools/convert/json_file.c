@@ -21,7 +21,8 @@ static mvlm_status load(const char *path, bool optional, json_t **json, mvlm_err
         return fail(error, MVLM_BAD_MODEL, "%s: %s", path, strerror(errno));
     }
     if (!S_ISREG(about.st_mode) || about.st_size > MAX_JSON_BYTES)
-        return fail(error, MVLM_BAD_MODEL, "%s: is no file of at most %d bytes", path, MAX_JSON_BYTES);
+        return fail(error, MVLM_BAD_MODEL, "%s: is no file of at most %d bytes", path,
+                    MAX_JSON_BYTES);
     *json = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
     if (!*json)
         return fail(error, MVLM_BAD_MODEL, "%s: line %d: %s", path, where.line, where.text);
@@ -33,7 +34,8 @@ static mvlm_status load(const char *path, bool optional, json_t **json, mvlm_err
     return MVLM_OK;
 }
 
-mvlm_status json_file_load(const char *folder, const char *name, bool optional, json_t **json, mvlm_error *error)
+mvlm_status json_file_load(const char *folder, const char *name, bool optional, json_t **json,
+                           mvlm_error *error)
 {
     char *path;
     if (asprintf(&path, "%s/%s", folder, name) < 0)
@@ -50,13 +52,15 @@ static const json_t *present(const json_t *json, const char *key)
     return json_is_null(value) ? NULL : value;
 }
 
-static mvlm_status wrong_kind(const char *file, const char *key, const char *expected, mvlm_error *error)
+static mvlm_status wrong_kind(const char *file, const char *key, const char *expected,
+                              mvlm_error *error)
 {
     return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" is no %s", file, key, expected);
 }
 
-mvlm_status json_integer_field(const char *file, const json_t *json, const char *key, int64_t least, int64_t most,
-                               const int64_t *fallback, int64_t *value, mvlm_error *error)
+mvlm_status json_integer_field(const char *file, const json_t *json, const char *key, int64_t least,
+                               int64_t most, const int64_t *fallback, int64_t *value,
+                               mvlm_error *error)
 {
     const json_t *field = present(json, key);
     if (!field && !fallback)
@@ -65,13 +69,13 @@ mvlm_status json_integer_field(const char *file, const json_t *json, const char 
         return wrong_kind(file, key, "integer", error);
     *value = field ? (int64_t)json_integer_value(field) : *fallback;
     if (*value < least || *value > most)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" is %lld, expected %lld to %lld", file, key, (long long)*value,
-                    (long long)least, (long long)most);
+        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" is %lld, expected %lld to %lld", file, key,
+                    (long long)*value, (long long)least, (long long)most);
     return MVLM_OK;
 }
 
-mvlm_status json_number_field(const char *file, const json_t *json, const char *key, double fallback, double *value,
-                              mvlm_error *error)
+mvlm_status json_number_field(const char *file, const json_t *json, const char *key,
+                              double fallback, double *value, mvlm_error *error)
 {
     const json_t *field = present(json, key);
     if (field && !json_is_number(field))
@@ -80,8 +84,8 @@ mvlm_status json_number_field(const char *file, const json_t *json, const char *
     return MVLM_OK;
 }
 
-mvlm_status json_bool_field(const char *file, const json_t *json, const char *key, bool fallback, bool *value,
-                            mvlm_error *error)
+mvlm_status json_bool_field(const char *file, const json_t *json, const char *key, bool fallback,
+                            bool *value, mvlm_error *error)
 {
     const json_t *field = present(json, key);
     if (field && !json_is_boolean(field))
@@ -90,8 +94,8 @@ mvlm_status json_bool_field(const char *file, const json_t *json, const char *ke
     return MVLM_OK;
 }
 
-mvlm_status json_text_field(const char *file, const json_t *json, const char *key, const char *fallback,
-                            const char **value, mvlm_error *error)
+mvlm_status json_text_field(const char *file, const json_t *json, const char *key,
+                            const char *fallback, const char **value, mvlm_error *error)
 {
     const json_t *field = present(json, key);
     if (field && !json_is_string(field))

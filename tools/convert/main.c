@@ -44,9 +44,15 @@ static const struct command command = {"convert", 1, "CHECKPOINT -o model.bin [-
                                        "a Hugging Face folder becomes one weight file",
                                        "mobilevlm-convert MobileVLM_V2-1.7B -o model.bin"};
 static const struct program program = {
-    "mobilevlm-convert", "MOBILEVLM_CONVERT_", "a Hugging Face folder becomes one weight file, without Python",
-    "Exit codes: 0 done, 2 usage, 3 checkpoint, 5 memory, 8 output cannot be written, 130 and 143 stopped by a signal.\n",
-    &command, 1, options, sizeof options / sizeof *options};
+    "mobilevlm-convert",
+    "MOBILEVLM_CONVERT_",
+    "a Hugging Face folder becomes one weight file, without Python",
+    "Exit codes: 0 done, 2 usage, 3 checkpoint, 5 memory, 8 output cannot be written, 130 and 143 "
+    "stopped by a signal.\n",
+    &command,
+    1,
+    options,
+    sizeof options / sizeof *options};
 
 static void show_progress(void *user, uint64_t done, uint64_t total)
 {
@@ -55,10 +61,11 @@ static void show_progress(void *user, uint64_t done, uint64_t total)
 
 static void print_report(const struct convert_report *report, const char *path)
 {
-    fprintf(stderr, "%s: %zu tensors, %.1f MB, digest %s\n", path, report->n_tensors, (double)report->n_bytes / 1e6,
-            report->digest);
+    fprintf(stderr, "%s: %zu tensors, %.1f MB, digest %s\n", path, report->n_tensors,
+            (double)report->n_bytes / 1e6, report->digest);
     if (report->n_losses)
-        fprintf(stderr, "%-36s %-5s %7s %10s %10s\n", "relative error", "type", "tensors", "mean", "worst");
+        fprintf(stderr, "%-36s %-5s %7s %10s %10s\n", "relative error", "type", "tensors", "mean",
+                "worst");
     for (size_t i = 0; i < report->n_losses; i++) {
         const struct convert_loss *loss = &report->losses[i];
         fprintf(stderr, "%-36s %-5s %7zu %10.2e %10.2e\n", loss->pattern, "f16", loss->n_tensors,
@@ -76,19 +83,24 @@ static void catch_signals(void)
     sigaction(SIGXFSZ, &action, NULL);
 }
 
-static mvlm_status run(const struct values *values, const struct text_list *words, mvlm_error *error)
+static mvlm_status run(const struct values *values, const struct text_list *words,
+                       mvlm_error *error)
 {
     struct convert_report report;
     struct progress_bar bar;
     if (words->n != 1)
-        return cli_fail(error, MVLM_USAGE, "%zu checkpoint folders named, expected one; see %s --help", words->n,
+        return cli_fail(error, MVLM_USAGE,
+                        "%zu checkpoint folders named, expected one; see %s --help", words->n,
                         program.name);
     if (!values->output)
         return cli_fail(error, MVLM_USAGE, "no model file named: -o FILE");
     progress_start(&bar, values->quiet);
-    const struct convert_options how = {.type = types[values->type], .force = values->force,
-                                        .n_threads = (int)values->threads, .stop = &stopped_by,
-                                        .progress = show_progress, .progress_user = &bar};
+    const struct convert_options how = {.type = types[values->type],
+                                        .force = values->force,
+                                        .n_threads = (int)values->threads,
+                                        .stop = &stopped_by,
+                                        .progress = show_progress,
+                                        .progress_user = &bar};
     catch_signals();
     const mvlm_status status = convert(words->items[0], values->output, &how, &report, error);
     progress_clear(&bar);

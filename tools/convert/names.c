@@ -49,13 +49,15 @@ static const struct name {
     {"decoder.head.weight", "lm_head.weight", 0, false},
 };
 
-/* The row whose pattern is spec's, or spec's without its last word (.weight, .bias), which *tail then is. */
+/* The row whose pattern is spec's, or spec's without its last word (.weight, .bias), which *tail
+ * then is. */
 static const struct name *find_row(const char *pattern, const char **tail)
 {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const size_t n = strlen(names[i].ours);
-        if (strncmp(pattern, names[i].ours, n) == 0 && (pattern[n] == 0 || strcmp(pattern + n, ".weight") == 0 ||
-                                                        strcmp(pattern + n, ".bias") == 0)) {
+        if (strncmp(pattern, names[i].ours, n) == 0 &&
+            (pattern[n] == 0 || strcmp(pattern + n, ".weight") == 0 ||
+             strcmp(pattern + n, ".bias") == 0)) {
             *tail = pattern + n;
             return &names[i];
         }
@@ -65,16 +67,18 @@ static const struct name *find_row(const char *pattern, const char **tail)
 
 enum { NAME_BYTES = 256 };
 
-static bool published_name(const struct config *config, const struct tensor_spec *spec, char name[NAME_BYTES],
-                           bool *transposed)
+static bool published_name(const struct config *config, const struct tensor_spec *spec,
+                           char name[NAME_BYTES], bool *transposed)
 {
     static const char linear[] = "projector.linear.%d";
     char pattern[NAME_BYTES];
     const char *tail;
     *transposed = false;
-    if (strncmp(spec->pattern, linear, sizeof linear - 1) == 0) { /* each projector has its own names for these */
+    if (strncmp(spec->pattern, linear, sizeof linear - 1) ==
+        0) { /* each projector has its own names for these */
         const struct projector_source *p = config->projector;
-        snprintf(pattern, sizeof pattern, "%s%s", p->linear_name, spec->pattern + sizeof linear - 1);
+        snprintf(pattern, sizeof pattern, "%s%s", p->linear_name,
+                 spec->pattern + sizeof linear - 1);
         schema_name(name, NAME_BYTES, pattern, p->first + p->step * spec->number);
         return true;
     }
@@ -92,11 +96,13 @@ static const char *shape_text(const struct source_tensor *t, char *text, size_t 
     size_t n = 0;
     text[0] = 0;
     for (int i = 0; i < t->n_dims && n < capacity; i++)
-        n += (size_t)snprintf(text + n, capacity - n, "%s%lld", i ? " x " : "", (long long)t->shape[i]);
+        n += (size_t)snprintf(text + n, capacity - n, "%s%lld", i ? " x " : "",
+                              (long long)t->shape[i]);
     return text;
 }
 
-/* Rows and columns of a tensor of one or more dimensions: the first, and the product of the others. */
+/* Rows and columns of a tensor of one or more dimensions: the first, and the product of the others.
+ */
 static bool shape_matches(const struct source_tensor *t, int64_t n_rows, int64_t n_cols)
 {
     int64_t columns = 1;
@@ -108,8 +114,8 @@ static bool shape_matches(const struct source_tensor *t, int64_t n_rows, int64_t
     return columns == n_cols;
 }
 
-mvlm_status names_find(struct checkpoint *checkpoint, const struct config *config, const struct tensor_spec *spec,
-                       struct source *source, mvlm_error *error)
+mvlm_status names_find(struct checkpoint *checkpoint, const struct config *config,
+                       const struct tensor_spec *spec, struct source *source, mvlm_error *error)
 {
     char name[NAME_BYTES], shape[128];
     if (!published_name(config, spec, name, &source->transposed))
@@ -121,8 +127,8 @@ mvlm_status names_find(struct checkpoint *checkpoint, const struct config *confi
     const int64_t columns = source->transposed ? spec->n_rows : spec->n_cols;
     if (!shape_matches(t, rows, columns))
         return fail(error, MVLM_BAD_MODEL, "%s: tensor %s is %s, config.json demands %lld x %lld",
-                    checkpoint_file(checkpoint, t), name, shape_text(t, shape, sizeof shape), (long long)rows,
-                    (long long)columns);
+                    checkpoint_file(checkpoint, t), name, shape_text(t, shape, sizeof shape),
+                    (long long)rows, (long long)columns);
     if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
         return fail(error, MVLM_BAD_MODEL, "%s: tensor %s is %s, expected f32, f16 or bf16",
                     checkpoint_file(checkpoint, t), name, dtype_name(t->dtype));
@@ -140,11 +146,13 @@ static bool never_read(const struct config *config, const char *name)
 {
     static const char layers[] = TOWER "encoder.layers.";
     const struct description *d = &config->description;
-    if (ends_with(name, ".rotary_emb.inv_freq") || strcmp(name, TOWER "embeddings.position_ids") == 0)
+    if (ends_with(name, ".rotary_emb.inv_freq") ||
+        strcmp(name, TOWER "embeddings.position_ids") == 0)
         return true;
     if (d->decoder.tied_head && strcmp(name, "lm_head.weight") == 0)
         return true;
-    if (config->projector && strncmp(name, TOWER "post_layernorm.", sizeof TOWER "post_layernorm." - 1) == 0)
+    if (config->projector &&
+        strncmp(name, TOWER "post_layernorm.", sizeof TOWER "post_layernorm." - 1) == 0)
         return true;
     if (config->projector && strncmp(name, layers, sizeof layers - 1) == 0) {
         char *end;
@@ -154,7 +162,8 @@ static bool never_read(const struct config *config, const char *name)
     return false;
 }
 
-mvlm_status names_check_leftovers(const struct checkpoint *checkpoint, const struct config *config, mvlm_error *error)
+mvlm_status names_check_leftovers(const struct checkpoint *checkpoint, const struct config *config,
+                                  mvlm_error *error)
 {
     size_t n = 0;
     char list[600] = "";
@@ -167,7 +176,8 @@ mvlm_status names_check_leftovers(const struct checkpoint *checkpoint, const str
             snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", t->name);
     }
     if (n)
-        return fail(error, MVLM_BAD_MODEL, "%zu tensors of the checkpoint have no place in this model: %s%s", n, list,
+        return fail(error, MVLM_BAD_MODEL,
+                    "%zu tensors of the checkpoint have no place in this model: %s%s", n, list,
                     n > 4 ? ", ..." : "");
     return MVLM_OK;
 }

@@ -12,12 +12,14 @@ void pack_error_add(struct pack_error *sum, const struct pack_error *part)
     sum->largest = part->largest > sum->largest ? part->largest : sum->largest;
 }
 
-/* A block of halves against what they came from; sums of a block are single, in LANES lanes that the compiler keeps in
- * vectors, those of blocks double. The last values of a ragged block are compared with zeros behind them. */
-static void compare(const struct kernels *kernels, const float *exact, const uint16_t *halves, size_t n,
-                    struct pack_error *error)
+/* A block of halves against what they came from; sums of a block are single, in LANES lanes that
+ * the compiler keeps in vectors, those of blocks double. The last values of a ragged block are
+ * compared with zeros behind them. */
+static void compare(const struct kernels *kernels, const float *exact, const uint16_t *halves,
+                    size_t n, struct pack_error *error)
 {
-    float rounded[BLOCK], tail[BLOCK], squares[LANES] = {0}, differences[LANES] = {0}, largest[LANES] = {0};
+    float rounded[BLOCK], tail[BLOCK], squares[LANES] = {0}, differences[LANES] = {0},
+                                       largest[LANES] = {0};
     kernels->f16_to_f32(rounded, halves, n);
     if (n % LANES) {
         memset(rounded + n, 0, (BLOCK - n) * sizeof *rounded);
@@ -26,7 +28,8 @@ static void compare(const struct kernels *kernels, const float *exact, const uin
     }
     for (size_t i = 0; i < n; i += LANES)
         for (size_t l = 0; l < LANES; l++) {
-            const float value = exact[i + l], difference = value - rounded[i + l], magnitude = fabsf(value);
+            const float value = exact[i + l], difference = value - rounded[i + l],
+                        magnitude = fabsf(value);
             squares[l] += value * value;
             differences[l] += difference * difference;
             largest[l] = magnitude > largest[l] ? magnitude : largest[l];
@@ -38,8 +41,8 @@ static void compare(const struct kernels *kernels, const float *exact, const uin
     }
 }
 
-void pack_row(const struct kernels *kernels, enum tensor_type type, const float *row, size_t n, void *out,
-              struct pack_error *error)
+void pack_row(const struct kernels *kernels, enum tensor_type type, const float *row, size_t n,
+              void *out, struct pack_error *error)
 {
     if (type == TENSOR_F32) {
         memcpy(out, row, n * sizeof *row);
@@ -52,7 +55,8 @@ void pack_row(const struct kernels *kernels, enum tensor_type type, const float 
     }
 }
 
-/* rows[n_rows][n_cols] -> columns[n_cols][TILE], a few columns at a time so that both stay in cache. */
+/* rows[n_rows][n_cols] -> columns[n_cols][TILE], a few columns at a time so that both stay in
+ * cache. */
 static void transpose(const float *rows, size_t n_rows, size_t n_cols, float *columns)
 {
     enum { STRIP = 16 };
@@ -64,8 +68,8 @@ static void transpose(const float *rows, size_t n_rows, size_t n_cols, float *co
     }
 }
 
-void pack_tile(const struct kernels *kernels, enum tensor_type type, const float *rows, size_t n_rows, size_t n_cols,
-               float *scratch, void *out, struct pack_error *error)
+void pack_tile(const struct kernels *kernels, enum tensor_type type, const float *rows,
+               size_t n_rows, size_t n_cols, float *scratch, void *out, struct pack_error *error)
 {
     if (type == TENSOR_F32) {
         transpose(rows, n_rows, n_cols, out);

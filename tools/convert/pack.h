@@ -8,7 +8,8 @@
 #include "../../kernels/kernels.h"
 #include "format.h"
 
-/* Sums over values: of the squared differences that a type makes, of squares, and the largest of each. */
+/* Sums over values: of the squared differences that a type makes, of squares, and the largest of
+ * each. */
 struct pack_error {
     double squares, differences; /* sums */
     float largest;               /* magnitude */
@@ -17,12 +18,12 @@ struct pack_error {
 void pack_error_add(struct pack_error *sum, const struct pack_error *part);
 
 /* n values -> out in `type` (f32 or f16). */
-void pack_row(const struct kernels *kernels, enum tensor_type type, const float *row, size_t n, void *out,
-              struct pack_error *error);
+void pack_row(const struct kernels *kernels, enum tensor_type type, const float *row, size_t n,
+              void *out, struct pack_error *error);
 
-/* rows[n_rows][n_cols], n_rows at most 32 -> out[n_cols][32] in `type`, zeros beyond n_rows. `scratch` has room for
- * n_cols x 32 floats. */
-void pack_tile(const struct kernels *kernels, enum tensor_type type, const float *rows, size_t n_rows, size_t n_cols,
-               float *scratch, void *out, struct pack_error *error);
+/* rows[n_rows][n_cols], n_rows at most 32 -> out[n_cols][32] in `type`, zeros beyond n_rows.
+ * `scratch` has room for n_cols x 32 floats. */
+void pack_tile(const struct kernels *kernels, enum tensor_type type, const float *rows,
+               size_t n_rows, size_t n_cols, float *scratch, void *out, struct pack_error *error);
 
 #endif

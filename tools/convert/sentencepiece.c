@@ -11,7 +11,8 @@
 
 enum { MAX_BYTES = 256 * 1024 * 1024, MODEL_TYPE_BPE = 2, TYPE_NORMAL = 1, TYPE_BYTE = 6 };
 
-/* ---- Protocol buffers ------------------------------------------------------------------------- */
+/* ---- Protocol buffers -------------------------------------------------------------------------
+ */
 
 enum wire { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
@@ -70,7 +71,8 @@ static bool read_field(struct message *message, struct field *field, bool *fault
     return true;
 }
 
-/* ---- The model -------------------------------------------------------------------------------- */
+/* ---- The model --------------------------------------------------------------------------------
+ */
 
 /* Varint fields of a nested message and where their values go. */
 struct setting {
@@ -80,24 +82,32 @@ struct setting {
 
 #define AT(member) offsetof(struct sentencepiece, member)
 static const struct setting trainer_settings[] = {
-    {3, AT(model_type)}, {24, AT(whitespace_as_suffix)}, {35, AT(byte_fallback)}, {40, AT(unk_id)},
-    {41, AT(bos_id)},    {42, AT(eos_id)},               {43, AT(pad_id)},        {0, 0},
+    {3, AT(model_type)},     {24, AT(whitespace_as_suffix)},
+    {35, AT(byte_fallback)}, {40, AT(unk_id)},
+    {41, AT(bos_id)},        {42, AT(eos_id)},
+    {43, AT(pad_id)},        {0, 0},
 };
 static const struct setting normalizer_settings[] = {
-    {3, AT(add_dummy_prefix)}, {4, AT(remove_extra_whitespaces)}, {5, AT(escape_whitespaces)}, {0, 0},
+    {3, AT(add_dummy_prefix)},
+    {4, AT(remove_extra_whitespaces)},
+    {5, AT(escape_whitespaces)},
+    {0, 0},
 };
 #undef AT
 enum { PIECES = 1, TRAINER = 2, NORMALIZER = 3, NORMALIZER_MAP = 2 };
 
-static bool read_settings(struct sentencepiece *t, struct message message, const struct setting *settings)
+static bool read_settings(struct sentencepiece *t, struct message message,
+                          const struct setting *settings)
 {
     struct field field;
     bool fault = false;
     while (read_field(&message, &field, &fault)) {
         for (const struct setting *s = settings; s->number; s++)
-            if (s->number == field.number && field.wire == WIRE_VARINT) /* an int32: negative ones are sign-extended */
+            if (s->number == field.number &&
+                field.wire == WIRE_VARINT) /* an int32: negative ones are sign-extended */
                 *(int64_t *)(void *)((char *)t + s->offset) = (int64_t)field.value;
-        if (settings == normalizer_settings && field.number == NORMALIZER_MAP && field.wire == WIRE_BYTES)
+        if (settings == normalizer_settings && field.number == NORMALIZER_MAP &&
+            field.wire == WIRE_BYTES)
             t->normalization_bytes = (size_t)(field.contents.end - field.contents.at);
     }
     return !fault;
@@ -118,8 +128,8 @@ static bool read_piece(struct sentencepiece_piece *piece, struct message message
         } else if (field.number == 3 && field.wire == WIRE_VARINT)
             piece->type = (int64_t)field.value;
     }
-    return !fault && piece->n_bytes > 0 && piece->n_bytes <= UINT16_MAX && piece->type >= TYPE_NORMAL &&
-           piece->type <= TYPE_BYTE;
+    return !fault && piece->n_bytes > 0 && piece->n_bytes <= UINT16_MAX &&
+           piece->type >= TYPE_NORMAL && piece->type <= TYPE_BYTE;
 }
 
 /* Counts pieces, or reads them once there is memory for them. */
@@ -147,19 +157,23 @@ static mvlm_status check(const struct sentencepiece *t, const char *path, mvlm_e
 {
     const int64_t ids[] = {t->unk_id, t->bos_id, t->eos_id, t->pad_id};
     if (t->model_type != MODEL_TYPE_BPE)
-        return fail(error, MVLM_BAD_MODEL, "%s: is no BPE model (type %lld; unigram, word and character models are not "
-                                           "supported)", path, (long long)t->model_type);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: is no BPE model (type %lld; unigram, word and character models are not "
+                    "supported)",
+                    path, (long long)t->model_type);
     if (t->normalization_bytes)
-        return fail(error, MVLM_BAD_MODEL, "%s: normalises characters by a map of %zu bytes, which is not supported",
-                    path, t->normalization_bytes);
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: normalises characters by a map of %zu bytes, which is not supported", path,
+                    t->normalization_bytes);
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         if (ids[i] < -1 || ids[i] >= (int64_t)t->n_pieces)
-            return fail(error, MVLM_BAD_MODEL, "%s: special id %lld, but there are %zu pieces", path,
-                        (long long)ids[i], t->n_pieces);
+            return fail(error, MVLM_BAD_MODEL, "%s: special id %lld, but there are %zu pieces",
+                        path, (long long)ids[i], t->n_pieces);
     return MVLM_OK;
 }
 
-static mvlm_status parse(struct sentencepiece *t, const char *path, size_t n_bytes, mvlm_error *error)
+static mvlm_status parse(struct sentencepiece *t, const char *path, size_t n_bytes,
+                         mvlm_error *error)
 {
     const struct message message = {t->bytes, t->bytes + n_bytes};
     if (!read_model(t, message) || t->n_pieces == 0)
@@ -172,11 +186,17 @@ static mvlm_status parse(struct sentencepiece *t, const char *path, size_t n_byt
     return check(t, path, error);
 }
 
-mvlm_status sentencepiece_open(const char *folder, struct sentencepiece *tokenizer, mvlm_error *error)
+mvlm_status sentencepiece_open(const char *folder, struct sentencepiece *tokenizer,
+                               mvlm_error *error)
 {
     struct source_file file;
-    *tokenizer = (struct sentencepiece){.model_type = 1, .bos_id = 1, .eos_id = 2, .pad_id = -1, .add_dummy_prefix = 1,
-                                        .remove_extra_whitespaces = 1, .escape_whitespaces = 1};
+    *tokenizer = (struct sentencepiece){.model_type = 1,
+                                        .bos_id = 1,
+                                        .eos_id = 2,
+                                        .pad_id = -1,
+                                        .add_dummy_prefix = 1,
+                                        .remove_extra_whitespaces = 1,
+                                        .escape_whitespaces = 1};
     TRY(source_file_open(folder, "tokenizer.model", &file, error));
     mvlm_status status =
         source_file_load(&file, 0, file.n_bytes, MAX_BYTES, "tokenizer", &tokenizer->bytes, error);
@@ -203,7 +223,8 @@ size_t sentencepiece_encode(const struct sentencepiece *tokenizer, uint8_t *out)
         memcpy(out, &n_pieces, sizeof n_pieces);
     for (size_t i = 0; i < tokenizer->n_pieces; i++) {
         const struct sentencepiece_piece *piece = &tokenizer->pieces[i];
-        const struct format_piece head = {piece->score, (uint8_t)piece->type, 0, (uint16_t)piece->n_bytes};
+        const struct format_piece head = {piece->score, (uint8_t)piece->type, 0,
+                                          (uint16_t)piece->n_bytes};
         if (out) {
             memcpy(out + n, &head, sizeof head);
             memcpy(out + n + sizeof head, piece->text, piece->n_bytes);

@@ -21,12 +21,15 @@ struct sentencepiece {
     size_t n_pieces;
     int64_t unk_id, bos_id, eos_id, pad_id; /* -1: none */
     int64_t model_type;
-    int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_as_suffix, byte_fallback;
+    int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_as_suffix,
+        byte_fallback;
     size_t normalization_bytes; /* of a character map, which this program does not apply */
 };
 
-/* Reads folder/tokenizer.model; refuses what is no BPE model and what normalises characters. MVLM_BAD_MODEL. */
-mvlm_status sentencepiece_open(const char *folder, struct sentencepiece *tokenizer, mvlm_error *error);
+/* Reads folder/tokenizer.model; refuses what is no BPE model and what normalises characters.
+ * MVLM_BAD_MODEL. */
+mvlm_status sentencepiece_open(const char *folder, struct sentencepiece *tokenizer,
+                               mvlm_error *error);
 void sentencepiece_close(struct sentencepiece *tokenizer);
 
 /* Writes the tokenizer section of model.bin and returns its length; NULL only counts. */

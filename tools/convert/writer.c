@@ -15,17 +15,19 @@ enum { START_BYTES = 32 << 20 };
 
 static mvlm_status write_failed(const struct writer *writer, const char *what, mvlm_error *error)
 {
-    return fail(error, MVLM_BAD_OUTPUT, "%s: cannot be %s: %s", writer->path, what, strerror(errno));
+    return fail(error, MVLM_BAD_OUTPUT, "%s: cannot be %s: %s", writer->path, what,
+                strerror(errno));
 }
 
-mvlm_status writer_open(struct writer *writer, const char *path, bool force, const volatile sig_atomic_t *stop,
-                        mvlm_error *error)
+mvlm_status writer_open(struct writer *writer, const char *path, bool force,
+                        const volatile sig_atomic_t *stop, mvlm_error *error)
 {
     struct stat about;
     *writer = (struct writer){.file = -1, .stop = stop};
     const bool exists = lstat(path, &about) == 0;
     if (exists && S_ISDIR(about.st_mode))
-        return fail(error, MVLM_BAD_OUTPUT, "%s: is a folder, expected the name of the model file", path);
+        return fail(error, MVLM_BAD_OUTPUT, "%s: is a folder, expected the name of the model file",
+                    path);
     if (exists && !force)
         return fail(error, MVLM_USAGE, "%s: exists already; --force overwrites it", path);
     if (exists && !S_ISREG(about.st_mode) && !S_ISLNK(about.st_mode))
@@ -44,7 +46,8 @@ mvlm_status writer_open(struct writer *writer, const char *path, bool force, con
     return MVLM_OK;
 }
 
-static mvlm_status write_all(struct writer *writer, const void *bytes, size_t n_bytes, mvlm_error *error)
+static mvlm_status write_all(struct writer *writer, const void *bytes, size_t n_bytes,
+                             mvlm_error *error)
 {
     const char *at = bytes;
     while (n_bytes) {
@@ -61,14 +64,15 @@ static mvlm_status write_all(struct writer *writer, const void *bytes, size_t n_
     return MVLM_OK;
 }
 
-mvlm_status writer_append(struct writer *writer, const void *bytes, size_t n_bytes, mvlm_error *error)
+mvlm_status writer_append(struct writer *writer, const void *bytes, size_t n_bytes,
+                          mvlm_error *error)
 {
     TRY(write_all(writer, bytes, n_bytes, error));
     writer->position += n_bytes;
     /* the disk begins now, so that the sync at the end has little left to wait for */
     if (writer->position - writer->started >= START_BYTES) {
-        sync_file_range(writer->file, (off_t)writer->started, (off_t)(writer->position - writer->started),
-                        SYNC_FILE_RANGE_WRITE);
+        sync_file_range(writer->file, (off_t)writer->started,
+                        (off_t)(writer->position - writer->started), SYNC_FILE_RANGE_WRITE);
         writer->started = writer->position;
     }
     return MVLM_OK;
@@ -98,7 +102,8 @@ static void sync_folder(const char *path)
     free(copy);
 }
 
-mvlm_status writer_finish(struct writer *writer, const void *front, size_t n_bytes, mvlm_error *error)
+mvlm_status writer_finish(struct writer *writer, const void *front, size_t n_bytes,
+                          mvlm_error *error)
 {
     if (lseek(writer->file, 0, SEEK_SET) < 0)
         return write_failed(writer, "written", error);
