@@ -165,8 +165,8 @@ mvlm_status mvlm_session_open(mvlm_model *model, const mvlm_session_options *opt
                               mvlm_session **session, mvlm_error *error);
 void mvlm_session_close(mvlm_session *session);
 
-/* Stops the call that is under way in `session` with MVLM_CANCELLED, soon. From any thread or
- * signal handler. */
+/* Stops the call that is under way in `session`, or else the next one, with MVLM_CANCELLED, soon.
+ * From any thread or signal handler. */
 void mvlm_session_cancel(mvlm_session *session);
 
 /* Memory that a session will take, in bytes, computed without allocating it. */

@@ -13,9 +13,9 @@ picture=${picture:-tests/golden/images/portrait.png}
 question=${2:-How many cats are there?}
 
 sh tools/setup.sh
-{ cmake -S . -B build -DCMAKE_BUILD_TYPE=Release -DMOBILEVLM_TESTS=OFF && cmake --build build -j "$(nproc)"; } >build.log 2>&1 ||
-    { cat build.log >&2; exit 1; }
-mv build.log build/
+mkdir -p build
+{ cmake -S . -B build -DCMAKE_BUILD_TYPE=Release -DMOBILEVLM_TESTS=OFF && cmake --build build -j "$(nproc)"; } \
+    >build/build.log 2>&1 || { cat build/build.log >&2; exit 1; }
 model=build/demo.bin
 build/mobilevlm-convert "$case/checkpoint" -o "$model" --type f32 --force --quiet
 

@@ -9,8 +9,9 @@ sh tools/setup.sh tests
 build() {
     folder=$1
     shift
-    cmake -S . -B "$folder" -DMOBILEVLM_TESTS=ON -DMOBILEVLM_WERROR=ON "$@" >/dev/null
-    cmake --build "$folder" -j "$(nproc)" | grep -vE '^\[ *[0-9]+%\] (Building|Linking|Built)' || true
+    mkdir -p "$folder"
+    { cmake -S . -B "$folder" -DMOBILEVLM_TESTS=ON -DMOBILEVLM_WERROR=ON "$@" &&
+        cmake --build "$folder" -j "$(nproc)"; } >"$folder/build.log" 2>&1 || { cat "$folder/build.log"; exit 1; }
 }
 
 echo "== release"
