@@ -54,8 +54,7 @@ typedef struct mvlm_error {
 /* A sentence fragment for a status; never NULL. */
 const char *mvlm_status_text(mvlm_status status);
 
-/* ---- Model ------------------------------------------------------------------------------------
- */
+/* ---- Model ------------------------------------------------------------------------------ */
 
 typedef struct mvlm_model mvlm_model;
 typedef struct mvlm_session mvlm_session;
@@ -124,8 +123,7 @@ typedef struct mvlm_tensor {
 /* false when index is not below n_tensors. */
 bool mvlm_model_tensor(const mvlm_model *model, size_t index, mvlm_tensor *tensor);
 
-/* ---- Tokens -----------------------------------------------------------------------------------
- */
+/* ---- Tokens ----------------------------------------------------------------------------- */
 
 #define MVLM_IMAGE_ID (-200) /* stands for a picture in a sequence of ids */
 
@@ -146,8 +144,7 @@ mvlm_status mvlm_tokenize(const mvlm_model *model, const char *text, size_t n_by
 mvlm_status mvlm_detokenize(const mvlm_model *model, const int32_t *ids, size_t n_ids, char *text,
                             size_t capacity, size_t *n_bytes, mvlm_error *error);
 
-/* ---- Session ----------------------------------------------------------------------------------
- */
+/* ---- Session ---------------------------------------------------------------------------- */
 
 typedef enum mvlm_kv_type { MVLM_KV_AUTO, MVLM_KV_F32, MVLM_KV_F16 } mvlm_kv_type;
 
@@ -182,8 +179,7 @@ mvlm_status mvlm_session_plan(const mvlm_model *model, const mvlm_session_option
                               size_t n_rows, size_t n_pictures, size_t max_tokens,
                               mvlm_memory *memory, mvlm_error *error);
 
-/* ---- Question and answer ----------------------------------------------------------------------
- */
+/* ---- Question and answer ---------------------------------------------------------------- */
 
 /* A JPEG, PNG or BMP file's bytes. */
 typedef struct mvlm_picture {

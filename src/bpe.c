@@ -11,8 +11,7 @@
 static const char mark[] = "\xe2\x96\x81"; /* U+2581 stands for a space */
 enum { MARK_BYTES = 3 };
 
-/* ---- Normalising ------------------------------------------------------------------------------
- */
+/* ---- Normalising ------------------------------------------------------------------------ */
 
 struct bytes {
     char *at;
@@ -90,8 +89,7 @@ static void normalise(const struct tokenizer *t, const char *text, size_t n_byte
         put_byte(out, ' ', escape);
 }
 
-/* ---- Merging ----------------------------------------------------------------------------------
- */
+/* ---- Merging ---------------------------------------------------------------------------- */
 
 /* A run of the normalised text; merged symbols grow to the right, and swallowed ones have no bytes.
  */
@@ -199,8 +197,7 @@ static void merge_all(struct merger *m, size_t n_symbols)
     }
 }
 
-/* ---- Spelling ---------------------------------------------------------------------------------
- */
+/* ---- Spelling --------------------------------------------------------------------------- */
 
 /* What no piece stands for: its bytes, or one unknown id for a whole run. */
 static mvlm_status add_unknown(const struct tokenizer *t, const char *text, size_t n_bytes,

@@ -1,7 +1,7 @@
 /* The decoder: rows of embeddings -> logits. prefill(n) and step(1) are the same graph:
  *
- *     x [n, hidden] -> n_layers x { x += out(attention(rope(q), cache <- rope(k), v)); x +=
- * down(act(gate) * up) }
+ *     x [n, hidden] -> n_layers x { x += out(attention(rope(q), cache <- rope(k), v))
+ *                                   x += down(activation(gate) up) }
  *     -> norm -> head -> logits [n, vocab]
  */
 #ifndef SRC_DECODER_H

@@ -116,8 +116,7 @@ static bool group_present(const struct description *d, enum group group)
            (group == GROUP_PROMPT && d->prompt.present);
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------
- */
+/* ---- Reading ---------------------------------------------------------------------------- */
 
 struct entry {
     struct format_field head;
@@ -273,8 +272,7 @@ bool description_field(const uint8_t *bytes, size_t n_bytes, size_t index, mvlm_
     return true;
 }
 
-/* ---- Writing ----------------------------------------------------------------------------------
- */
+/* ---- Writing ---------------------------------------------------------------------------- */
 
 static size_t put_entry(uint8_t *bytes, const char *key, uint8_t kind, const void *value,
                         size_t value_bytes)

@@ -1,8 +1,8 @@
 /* The answer to a question, from bytes to text:
  *
  *     picture bytes -> image -> vision -> projector --\
- *                                                      prompt -> decoder <-> kv_cache -> sampler ->
- * answer text turns -> prompt -> tokenizer -------------------/
+ *                                                      prompt -> decoder <-> kv_cache -> sampler
+ *     turns -> prompt -> tokenizer -------------------/                       -> answer -> text
  */
 #include <math.h>
 #include <stdlib.h>
@@ -14,8 +14,7 @@
 #include "status.h"
 #include "utf8.h"
 
-/* ---- Tracing ----------------------------------------------------------------------------------
- */
+/* ---- Tracing ---------------------------------------------------------------------------- */
 
 static mvlm_status trace(const struct mvlm_session *s, const char *stage, size_t picture,
                          const float *values, const size_t *shape, int n_dims, mvlm_error *error)
@@ -31,8 +30,7 @@ static bool ends_at(const struct mvlm_session *s, mvlm_stage stage)
     return s->question.until == stage;
 }
 
-/* ---- Pictures ---------------------------------------------------------------------------------
- */
+/* ---- Pictures --------------------------------------------------------------------------- */
 
 /* All pictures become squares before any is encoded, so that a bad one costs no time. */
 static mvlm_status load_pictures(struct mvlm_session *s, mvlm_error *error)
@@ -92,8 +90,7 @@ static mvlm_status see(struct mvlm_session *s, size_t picture, mvlm_error *error
     return trace(s, "projector", picture, rows, row_shape, 2, error);
 }
 
-/* ---- The prompt -------------------------------------------------------------------------------
- */
+/* ---- The prompt ------------------------------------------------------------------------- */
 
 /* Where the next row of the sequence comes from. */
 struct reader {
@@ -180,8 +177,7 @@ static mvlm_status trace_logits(struct mvlm_session *s, size_t first, size_t n_r
     return MVLM_OK;
 }
 
-/* ---- Question ---------------------------------------------------------------------------------
- */
+/* ---- Question --------------------------------------------------------------------------- */
 
 static void count_prompt(struct mvlm_session *s)
 {
@@ -272,8 +268,7 @@ mvlm_status mvlm_begin(mvlm_session *session, const mvlm_question *question, mvl
     return finish_call(session, begin(session, question, error));
 }
 
-/* ---- Answer -----------------------------------------------------------------------------------
- */
+/* ---- Answer ----------------------------------------------------------------------------- */
 
 static bool is_stop_id(const struct description *d, int32_t id)
 {
@@ -363,8 +358,7 @@ const int32_t *mvlm_session_prompt_ids(const mvlm_session *session, size_t *n_id
     return session->prompt.ids;
 }
 
-/* ---- Likelihood -------------------------------------------------------------------------------
- */
+/* ---- Likelihood ------------------------------------------------------------------------- */
 
 struct score_job {
     const int32_t *ids;

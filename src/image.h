@@ -1,8 +1,7 @@
 /* Picture file bytes -> RGB -> the square of numbers that the vision tower reads.
  *
- *     bytes -> (JPEG marker walk | PNG chunk walk | BMP header) -> stb_image -> EXIF turn -> struct
- * picture picture -> pad | crop | squash -> Pillow's bicubic -> (value / 255 - mean) / std ->
- * pixels
+ *     bytes -> (JPEG markers | PNG chunks | BMP header) -> stb_image -> EXIF turn -> struct picture
+ *     picture -> pad | crop | squash -> Pillow's bicubic -> (value / 255 - mean) / std -> pixels
  */
 #ifndef SRC_IMAGE_H
 #define SRC_IMAGE_H

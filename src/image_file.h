@@ -39,8 +39,7 @@ struct image_file {
 mvlm_status image_file_walk(const struct image_source *source, struct image_file *file);
 void image_file_free(struct image_file *file);
 
-/* ---- Shared by the walks ----------------------------------------------------------------------
- */
+/* ---- Shared by the walks ---------------------------------------------------------------- */
 
 mvlm_status jpeg_walk(const struct image_source *source, struct image_file *file);
 mvlm_status png_walk(const struct image_source *source, struct image_file *file);

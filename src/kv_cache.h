@@ -1,9 +1,8 @@
 /* Keys and values of the positions read so far, laid out as weight tiles so that attention is two
  * matrix products:
  *
- *     keys    [layer][head][position / 32][head_dim][32]     scores = q x keys: a lane is a
- * position values  [layer][head][head_dim / 32][position][32]     result = p x values: a lane is a
- * channel
+ *     keys    [layer][head][position / 32][head_dim][32]    scores = q keys: a lane is a position
+ *     values  [layer][head][head_dim / 32][position][32]    out = p values: a lane is a channel
  *
  * Both are stored in one type and always read back in it, so a reused prefix equals a computed one.
  */

@@ -7,7 +7,7 @@
 #include "schema.h"
 
 /* What is done to y before it is stored, in this order: bias (of the layer), activation, times
- * `gate`, plus `residual`. Arrays have y's shape and stride and may be y itself. */
+ * `multiply`, plus `residual`. Arrays have y's shape and stride and may be y itself. */
 struct epilogue {
     enum activation activation;
     const float *multiply; /* NULL: none */

@@ -1,10 +1,9 @@
 /* Question -> the sequence of rows: ids of text, and MVLM_IMAGE_ID where a picture stands.
  *
- *     template + turns -> one text -> chunks between pictures -> segments between special tokens ->
- * ids
+ *     template + turns -> one text -> chunks between pictures -> texts between special tokens -> ids
  *
- * Only what the template itself says (or a raw prompt) may name special tokens; what a user types
- * is plain text, in which just `<image>` is read. */
+ * Only what the template itself says (or a raw prompt) may name special tokens; what a user types is
+ * plain text, in which just `<image>` is read. */
 #ifndef SRC_PROMPT_H
 #define SRC_PROMPT_H
 

@@ -1,8 +1,7 @@
 /* Errors: one status, and one message written where the fault was found.
  *
  *     if (length > limit)
- *         return fail(error, MVLM_BAD_MODEL, "%s: header of %zu bytes, at most %zu", path, length,
- * limit);
+ *         return fail(error, MVLM_BAD_MODEL, "%s: header of %zu bytes, at most %zu", path, ...);
  */
 #ifndef SRC_STATUS_H
 #define SRC_STATUS_H

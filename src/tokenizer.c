@@ -219,8 +219,7 @@ bool tokenizer_adds_space(const struct tokenizer *t)
            !t->description->tokenizer.whitespace_as_suffix;
 }
 
-/* ---- Ids -> text ------------------------------------------------------------------------------
- */
+/* ---- Ids -> text ------------------------------------------------------------------------ */
 
 struct sink {
     char *text;

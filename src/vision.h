@@ -1,10 +1,9 @@
-/* The vision tower: pixels -> patch features. One graph for CLIP (and SigLIP) by the fields of the
- * description:
+/* The vision tower: pixels -> patch features. One graph for CLIP (and SigLIP) by the description:
  *
- *     pixels [3, side, side] -> patches [n, 3 p p] -> patch layer -> [class token] + position ->
- * [norm]
- *     -> n_layers x { x += out(attention(norm1 x)); x += fc2(activation(fc1(norm2 x))) } ->
- * features [n, width]
+ *     pixels [3, side, side] -> patches [n, 3 p p] -> patch layer
+ *     -> [class token] + position -> [norm]
+ *     -> n_layers x { x += out(attention(norm1 x)); x += fc2(activation(fc1(norm2 x))) }
+ *     -> features [n, width]
  */
 #ifndef SRC_VISION_H
 #define SRC_VISION_H

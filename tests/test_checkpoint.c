@@ -58,7 +58,7 @@ static float *read_named(struct checkpoint *checkpoint, const char *name, int64_
     return read_all(checkpoint, tensor, step);
 }
 
-/* ---- Types ---- */
+/* ---- Types ------------------------------------------------------------------------------ */
 
 /* A number of 1 + n_exponent + n_fraction bits from its definition, without bit tricks. */
 static float expected_number(unsigned bits, int n_exponent, int n_fraction)
@@ -160,7 +160,7 @@ static void test_list(void **state)
     checkpoint_close(checkpoint);
 }
 
-/* ---- Views of storages ---- */
+/* ---- Views of storages ------------------------------------------------------------------ */
 
 /* Reads every view in several steps and compares with a walk over the storage. */
 static void check_views(const char *folder, const struct built_view *views, size_t n,
@@ -312,7 +312,7 @@ static void test_beyond_4_gib(void **state)
     checkpoint_close(checkpoint);
 }
 
-/* ---- Shards ---- */
+/* ---- Shards ----------------------------------------------------------------------------- */
 
 static void test_shards(void **state)
 {
@@ -368,7 +368,7 @@ static void test_torch_shards(void **state)
     checkpoint_close(checkpoint);
 }
 
-/* ---- Threads ---- */
+/* ---- Threads ---------------------------------------------------------------------------- */
 
 struct job {
     const struct checkpoint *checkpoint;

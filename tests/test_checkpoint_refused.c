@@ -20,7 +20,7 @@
 #define SAFETENSORS  "model.safetensors"
 #define BIN          "pytorch_model.bin"
 
-/* ---- Folders and indexes ---- */
+/* ---- Folders and indexes ---------------------------------------------------------------- */
 
 static void test_folders(void **state)
 {
@@ -98,7 +98,7 @@ static void test_indexes(void **state)
     }
 }
 
-/* ---- safetensors ---- */
+/* ---- safetensors ------------------------------------------------------------------------ */
 
 #define ENTRY(type, shape, offsets)                                                                \
     "{\"dtype\":\"" type "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
@@ -186,7 +186,7 @@ static void test_safetensors_lengths(void **state)
     bytes_free(&deep);
 }
 
-/* ---- zip ---- */
+/* ---- zip -------------------------------------------------------------------------------- */
 
 /* The n-th place of a four-byte signature. */
 static uint8_t *find(uint8_t *bytes, size_t n_bytes, const char *signature, int n)
@@ -348,7 +348,7 @@ static void test_legacy(void **state)
     check_refused(folder, "no end record of a zip archive: truncated");
 }
 
-/* ---- Reading ---- */
+/* ---- Reading ---------------------------------------------------------------------------- */
 
 static void check_read(const struct checkpoint *checkpoint, const char *name, int64_t first,
                        int64_t n, const char *part)
@@ -390,7 +390,7 @@ static void test_reading(void **state)
     checkpoint_close(checkpoint);
 }
 
-/* ---- Damage ---- */
+/* ---- Damage ----------------------------------------------------------------------------- */
 
 /* What opens must hold its promises: extents in the file, and every float readable. */
 static bool opens(const char *folder, size_t n_bytes)

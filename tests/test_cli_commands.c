@@ -6,7 +6,7 @@
 #include "cli_fixture.h"
 #include "format.h"
 
-/* ---- info and verify ---- */
+/* ---- info and verify -------------------------------------------------------------------- */
 
 static void expect_tiling(const json_t *tensors, json_int_t n_bytes)
 {
@@ -70,7 +70,7 @@ static void verify_finds_a_good_file(void **state)
     expect_output(cli(WORDS("verify", V1, "-q"), NULL, NULL, NULL), "");
 }
 
-/* ---- tokenize and perplexity ---- */
+/* ---- tokenize and perplexity ------------------------------------------------------------ */
 
 static void tokenizes(void **state)
 {
@@ -163,7 +163,7 @@ static void perplexity_is_the_references(void **state)
     json_decref(record);
 }
 
-/* ---- trace ---- */
+/* ---- trace ------------------------------------------------------------------------------ */
 
 struct traced {
     const char *name;
@@ -246,7 +246,7 @@ static void trace_stops_where_told(void **state)
           "", two, 7);
 }
 
-/* ---- Help ---- */
+/* ---- Help ------------------------------------------------------------------------------- */
 
 /* How often `name` stands alone before the options' explanations. */
 static size_t count_spelling(const char *help, const char *name)

@@ -29,7 +29,7 @@ static void save(const char *path, const char *text)
     free(expanded);
 }
 
-/* ---- Usage ---- */
+/* ---- Usage ------------------------------------------------------------------------------ */
 
 static void refuses_wrong_options(void **state)
 {
@@ -151,7 +151,7 @@ static void refuses_a_prompt_beyond_the_context(void **state)
     free(prompt);
 }
 
-/* ---- Model and pictures ---- */
+/* ---- Model and pictures ----------------------------------------------------------------- */
 
 static void refuses_wrong_models(void **state)
 {
@@ -224,7 +224,7 @@ static void refuses_what_needs_too_much_memory(void **state)
     EXPECT_ERRORS(5, refusals);
 }
 
-/* ---- Outputs ---- */
+/* ---- Outputs ---------------------------------------------------------------------------- */
 
 static void full_devices_are_noticed(void **state)
 {
@@ -302,7 +302,7 @@ static void closed_pipes_end_it_silently(void **state)
         "141\n");
 }
 
-/* ---- Signals ---- */
+/* ---- Signals ---------------------------------------------------------------------------- */
 
 /* The signal comes once the answer has begun; what was said stays. */
 static void signals_end_a_long_answer(void **state)

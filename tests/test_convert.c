@@ -139,7 +139,7 @@ static void force_overwrites(void **state)
     expect_same_files(model, other);
 }
 
-/* ---- What is not read ---- */
+/* ---- What is not read ------------------------------------------------------------------- */
 
 /* Converts the checkpoint as it is, then again after `change`: the same file. */
 static void expect_no_difference(void (*change)(void))

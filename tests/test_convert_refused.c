@@ -5,7 +5,7 @@
 
 #include "convert_fixture.h"
 
-/* ---- config.json and its neighbours ---- */
+/* ---- config.json and its neighbours ----------------------------------------------------- */
 
 /* Each field of v1's config.json is wrong in turn; the message names it. */
 static void refuses_wrong_fields(void **state)
@@ -177,7 +177,7 @@ static void refuses_missing_folders_and_files(void **state)
     expect_failure(run(WORDS(CONVERT_PROGRAM, "", "-o", model), NULL), 3, "", 0);
 }
 
-/* ---- Tensors ---- */
+/* ---- Tensors ---------------------------------------------------------------------------- */
 
 static const char gate[] = "model.layers.1.mlp.gate_proj.weight";
 
@@ -270,7 +270,7 @@ static void f16_refuses_values_beyond_its_range(void **state)
     expect_good(convert_with(WORDS("--type", "f16", "--force")), "");
 }
 
-/* ---- tokenizer.model ---- */
+/* ---- tokenizer.model -------------------------------------------------------------------- */
 
 static size_t read_tokenizer(uint8_t bytes[16384])
 {
@@ -336,7 +336,7 @@ static void survives_a_damaged_tokenizer(void **state)
     }
 }
 
-/* ---- Outputs ---- */
+/* ---- Outputs ---------------------------------------------------------------------------- */
 
 static void refuses_wrong_options(void **state)
 {
@@ -400,7 +400,7 @@ static void a_full_disk_leaves_nothing(void **state)
     }
 }
 
-/* ---- Signals ---- */
+/* ---- Signals ---------------------------------------------------------------------------- */
 
 static void add_entry(json_t *header, size_t *at, const char *name, int64_t rows, int64_t columns)
 {

@@ -9,8 +9,7 @@
 #define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack */
 #include <xxhash.h>
 
-/* ---- Reading ----------------------------------------------------------------------------------
- */
+/* ---- Reading ---------------------------------------------------------------------------- */
 
 /* Does the value come from the environment? Then an option that says something else wins. */
 static bool is_variable(const char *value, const char *name)
@@ -144,8 +143,7 @@ mvlm_status ask_keep(struct ask *ask, const char *text, size_t n_bytes, mvlm_err
     return MVLM_OK;
 }
 
-/* ---- The record -------------------------------------------------------------------------------
- */
+/* ---- The record ------------------------------------------------------------------------- */
 
 /* Everything that the answer depends on beside model and pictures: each value with its length,
  * hashed. */

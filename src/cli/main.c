@@ -6,8 +6,7 @@
 #include "ask.h"
 #include "trace.h"
 
-/* ---- run and trace ----------------------------------------------------------------------------
- */
+/* ---- run and trace ---------------------------------------------------------------------- */
 
 /* The answer, piece by piece: to standard output, or kept for --json. */
 static mvlm_status answer(struct ask *ask, struct trace *trace, mvlm_finish *finish,
@@ -72,8 +71,7 @@ static mvlm_status run_trace(const struct values *values, mvlm_error *error)
     return status;
 }
 
-/* ---- The tables -------------------------------------------------------------------------------
- */
+/* ---- The tables ------------------------------------------------------------------------- */
 
 enum {
     RUN = 1,
@@ -191,8 +189,7 @@ static const struct program program = {"mobilevlm",
                                        options,
                                        sizeof options / sizeof *options};
 
-/* ---- main -------------------------------------------------------------------------------------
- */
+/* ---- main ------------------------------------------------------------------------------- */
 
 static mvlm_status print_help_for(const struct text_list *words, mvlm_error *error)
 {

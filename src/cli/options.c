@@ -34,8 +34,7 @@ bool text_list_add(struct text_list *list, const char *text)
     return true;
 }
 
-/* ---- Names ------------------------------------------------------------------------------------
- */
+/* ---- Names ------------------------------------------------------------------------------ */
 
 /* Is `word` (n bytes) one of the option's spellings? */
 static bool is_spelling(const struct option *option, const char *word, size_t n)
@@ -68,8 +67,7 @@ static void variable_name(const struct program *program, const struct option *op
     name[n] = 0;
 }
 
-/* ---- Values -----------------------------------------------------------------------------------
- */
+/* ---- Values ----------------------------------------------------------------------------- */
 
 static mvlm_status out_of_range(const struct option *option, const char *name, const char *text,
                                 mvlm_error *error)
@@ -157,8 +155,7 @@ static mvlm_status store(const struct option *option, const char *name, const ch
     return MVLM_OK;
 }
 
-/* ---- Parsing ----------------------------------------------------------------------------------
- */
+/* ---- Parsing ---------------------------------------------------------------------------- */
 
 static mvlm_status read_environment(const struct program *program, const struct command *command,
                                     void *values, mvlm_error *error)
@@ -267,8 +264,7 @@ const struct command *find_command(const struct program *program, int argc, char
     return NULL;
 }
 
-/* ---- Help -------------------------------------------------------------------------------------
- */
+/* ---- Help ------------------------------------------------------------------------------- */
 
 static void print_option(const struct option *option, FILE *out)
 {

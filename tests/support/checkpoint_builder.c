@@ -15,7 +15,7 @@
 
 enum { MAX_PATH = 512, MAX_RECORDS = 64, LOCAL_SIZE = 30, ALIGNMENT = 64 };
 
-/* ---- Folders and files ---- */
+/* ---- Folders and files ------------------------------------------------------------------ */
 
 int folder_setup(void **state)
 {
@@ -119,7 +119,7 @@ void check_refused(const char *folder, const char *part)
     assert_int_equal(checkpoint_open(folder, &checkpoint, NULL), MVLM_BAD_MODEL);
 }
 
-/* ---- safetensors ---- */
+/* ---- safetensors ------------------------------------------------------------------------ */
 
 static size_t tensor_size(const struct built_tensor *tensor)
 {
@@ -196,7 +196,7 @@ void build_index(const char *folder, const char *name, const char *const *tensor
     json_decref(index);
 }
 
-/* ---- zip ---- */
+/* ---- zip -------------------------------------------------------------------------------- */
 
 /* The fields that local and central header share, from "version needed" to the sizes. */
 static void add_shared(struct bytes *bytes, const struct built_record *record, bool zip64)
@@ -303,7 +303,7 @@ void build_zip(const char *folder, const char *name, const struct built_record *
     bytes_free(&end);
 }
 
-/* ---- torch ---- */
+/* ---- torch ------------------------------------------------------------------------------ */
 
 static void add_text(struct bytes *out, const char *text)
 {

@@ -9,7 +9,7 @@
 
 #include "../../tools/convert/checkpoint.h"
 
-/* ---- Folders and files ---- */
+/* ---- Folders and files ------------------------------------------------------------------ */
 
 /* cmocka fixtures: *state is the path of a new folder, removed with the files in it. */
 int folder_setup(void **state);
@@ -31,7 +31,7 @@ void bytes_free(struct bytes *bytes);
  * the folder. */
 void check_refused(const char *folder, const char *part);
 
-/* ---- safetensors ---- */
+/* ---- safetensors ------------------------------------------------------------------------ */
 
 struct built_tensor {
     const char *name;
@@ -52,7 +52,7 @@ void build_safetensors_raw(const char *folder, const char *name, const char *hea
 void build_index(const char *folder, const char *name, const char *const *tensors,
                  const char *const *shards, size_t n);
 
-/* ---- torch ---- */
+/* ---- torch ------------------------------------------------------------------------------ */
 
 struct built_record {
     const char *name;

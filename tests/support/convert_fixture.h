@@ -24,7 +24,7 @@ enum { MAX_WORDS = 16, MAX_TENSORS = 100 };
 static char *root;                                        /* the test's own folder */
 static char checkpoint[512], out_folder[512], model[600]; /* below it */
 
-/* ---- Running ---- */
+/* ---- Running ---------------------------------------------------------------------------- */
 
 static inline struct program_result run(const char *const *argv, const char *variable)
 {
@@ -88,7 +88,7 @@ static inline void expect_same_files(const char *a, const char *b)
     expect_good(run(WORDS("cmp", a, b), NULL), "");
 }
 
-/* ---- The checkpoint ---- */
+/* ---- The checkpoint --------------------------------------------------------------------- */
 
 /* A fresh copy of a golden checkpoint. */
 static inline void copy_checkpoint(const char *name)
@@ -133,7 +133,7 @@ static inline void write_text(const char *file, const char *text)
     file_write(checkpoint, file, text, strlen(text));
 }
 
-/* ---- Its tensors ---- */
+/* ---- Its tensors ------------------------------------------------------------------------ */
 
 /* All tensors of the checkpoint as f32, to be changed and built into model.safetensors. */
 struct tensors {
@@ -197,7 +197,7 @@ static inline void save_tensors(struct tensors *tensors)
         forget_last_tensor(tensors);
 }
 
-/* ---- cmocka's fixtures ---- */
+/* ---- cmocka's fixtures ------------------------------------------------------------------ */
 
 static inline int convert_setup(void **state)
 {

@@ -21,7 +21,7 @@
 
 enum { LIMIT_SECONDS = 120, READ_BYTES = 65536 };
 
-/* ---- Files ---- */
+/* ---- Files ------------------------------------------------------------------------------ */
 
 char *temporary_folder(void)
 {
@@ -46,7 +46,7 @@ void remove_folder(const char *path)
     nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-/* ---- The child ---- */
+/* ---- The child -------------------------------------------------------------------------- */
 
 struct child {
     pid_t pid;
@@ -111,7 +111,7 @@ static void start(struct child *child, const char *const *argv, bool with_input,
     fcntl(child->in, F_SETFL, O_NONBLOCK);
 }
 
-/* ---- Its pipes ---- */
+/* ---- Its pipes -------------------------------------------------------------------------- */
 
 static void close_end(int *end)
 {

@@ -99,7 +99,7 @@ static mvlm_status sort_tensors(struct checkpoint *checkpoint, mvlm_error *error
     return MVLM_OK;
 }
 
-/* ---- Index ---- */
+/* ---- Index ------------------------------------------------------------------------------ */
 
 static mvlm_status load_index(const struct source_file *file, json_t **index, mvlm_error *error)
 {
@@ -233,7 +233,7 @@ static mvlm_status open_index(struct checkpoint *checkpoint, const char *folder,
     return status;
 }
 
-/* ---- Public ---- */
+/* ---- Public ----------------------------------------------------------------------------- */
 
 static mvlm_status open_single(struct checkpoint *checkpoint, const char *folder,
                                const struct choice *choice, mvlm_error *error)

@@ -10,8 +10,7 @@
 
 static const char file[] = "config.json";
 
-/* ---- Tables -----------------------------------------------------------------------------------
- */
+/* ---- Tables ----------------------------------------------------------------------------- */
 
 /* Model types whose decoder is LLaMA's. */
 static const char *const llama_types[] = {"mobilevlm", "mobilellama", "mobile_llama", "llama",
@@ -61,8 +60,7 @@ static const int64_t clip_size = 336, clip_patch = 14, clip_width = 1024, clip_f
 static const double clip_mean[] = {0.48145466, 0.4578275, 0.40821073};
 static const double clip_std[] = {0.26862954, 0.26130258, 0.27577711};
 
-/* ---- Pieces -----------------------------------------------------------------------------------
- */
+/* ---- Pieces ----------------------------------------------------------------------------- */
 
 static mvlm_status find_activation(const char *key, const char *name, int64_t *activation,
                                    mvlm_error *error)
@@ -327,8 +325,7 @@ static mvlm_status read_template(struct config *c, mvlm_error *error)
     return fail(error, MVLM_BAD_MODEL, "%s: conv_mode \"%.60s\" is not supported", file, name);
 }
 
-/* ---- Tokenizer --------------------------------------------------------------------------------
- */
+/* ---- Tokenizer -------------------------------------------------------------------------- */
 
 static mvlm_status read_tokenizer_config(const char *folder, struct description *d,
                                          mvlm_error *error)
@@ -405,8 +402,7 @@ static void copy_tokenizer(const struct sentencepiece *tokenizer, struct descrip
     d->tokenizer.byte_fallback = tokenizer->byte_fallback;
 }
 
-/* ---- The whole --------------------------------------------------------------------------------
- */
+/* ---- The whole -------------------------------------------------------------------------- */
 
 /* The folder's last name. */
 static char *base_name(const char *folder)

@@ -35,8 +35,7 @@ struct conversion {
     struct convert_report *report;
 };
 
-/* ---- Plan -------------------------------------------------------------------------------------
- */
+/* ---- Plan ------------------------------------------------------------------------------- */
 
 static mvlm_status find_sources(struct conversion *c, mvlm_error *error)
 {
@@ -73,8 +72,7 @@ static void plan_file(struct conversion *c)
     h->data.n_bytes = h->file_bytes - h->data.offset;
 }
 
-/* ---- Tensors ----------------------------------------------------------------------------------
- */
+/* ---- Tensors ---------------------------------------------------------------------------- */
 
 struct packed_block {
     uint8_t *out;
@@ -276,8 +274,7 @@ static mvlm_status write_tensor(struct conversion *c, size_t index, mvlm_error *
     return MVLM_OK;
 }
 
-/* ---- The whole --------------------------------------------------------------------------------
- */
+/* ---- The whole -------------------------------------------------------------------------- */
 
 static mvlm_status write_front(struct conversion *c, mvlm_error *error)
 {

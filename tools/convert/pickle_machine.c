@@ -33,7 +33,7 @@ __attribute__((format(printf, 2, 3))) static mvlm_status refuse(const struct mac
     return source_file_fail(m->file, m->error, "data.pkl, byte %zu: %s", m->opcode_at, message);
 }
 
-/* ---- Bytes, stack, values ---- */
+/* ---- Bytes, stack, values --------------------------------------------------------------- */
 
 static mvlm_status take_bytes(struct machine *m, size_t n, const uint8_t **bytes)
 {
@@ -100,7 +100,7 @@ static bool is_text(const struct value *value, const char *text)
            memcmp(value->text, text, value->n) == 0;
 }
 
-/* ---- Opcodes; `how` is the table's number ---- */
+/* ---- Opcodes; `how` is the table's number ----------------------------------------------- */
 
 static mvlm_status op_proto(struct machine *m, int how)
 {

@@ -11,8 +11,7 @@
 
 enum { MAX_BYTES = 256 * 1024 * 1024, MODEL_TYPE_BPE = 2, TYPE_NORMAL = 1, TYPE_BYTE = 6 };
 
-/* ---- Protocol buffers -------------------------------------------------------------------------
- */
+/* ---- Protocol buffers ------------------------------------------------------------------- */
 
 enum wire { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
@@ -71,8 +70,7 @@ static bool read_field(struct message *message, struct field *field, bool *fault
     return true;
 }
 
-/* ---- The model --------------------------------------------------------------------------------
- */
+/* ---- The model -------------------------------------------------------------------------- */
 
 /* Varint fields of a nested message and where their values go. */
 struct setting {
