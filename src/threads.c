@@ -2,6 +2,7 @@
 
 #include <omp.h>
 #include <sched.h>
+#include <stdatomic.h>
 
 int threads_available(void)
 {
@@ -21,7 +22,8 @@ void threads_run(int n_threads, size_t n_tasks, task_fn task, void *argument)
             task(argument, i, 0);
         return;
     }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads)
-    for (size_t i = 0; i < n_tasks; i++)
+    atomic_size_t next = 0;
+#pragma omp parallel num_threads(n_threads)
+    for (size_t i; (i = atomic_fetch_add_explicit(&next, 1, memory_order_relaxed)) < n_tasks;)
         task(argument, i, omp_get_thread_num());
 }

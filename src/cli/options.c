@@ -299,10 +299,11 @@ void print_help(const struct program *program, FILE *out)
                 program->name, program->commands[0].name);
     fprintf(out, "\n");
     print_options(program, program->commands[0].bit, out);
-    fprintf(out,
-            "\nEvery option can be given as an environment variable, %sMODEL for --model; the "
-            "command line wins.\n",
-            program->variables);
+    char variable[64];
+    const char *longest = strstr(program->options[0].names, "--");
+    variable_name(program, &program->options[0], variable);
+    fprintf(out, "\nEvery option can be given as an environment variable, %s for %.*s; the command "
+                 "line wins.\n", variable, (int)strcspn(longest, " "), longest);
     fputs(program->notes, out);
 }
 
