@@ -8,8 +8,9 @@
 #include "../../kernels/kernels.h"
 #include "format.h"
 
-/* Sums over values: of the squared differences that a type makes, of squares, and the largest of
- * each. */
+/* Sums over values: of the squared differences that a type makes, and of squares. They are taken over
+ * one block of 256 values in eight, which is enough for a mean; a value beyond the type's range is
+ * always among those that `largest` is taken over. */
 struct pack_error {
     double squares, differences; /* sums */
     float largest;               /* magnitude */
