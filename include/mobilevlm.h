@@ -12,8 +12,9 @@
  *         ... error.message says what is wrong
  *     mvlm_picture picture = {.name = "cat.jpg", .bytes = bytes, .n_bytes = n};
  *     mvlm_turn turn = {.question = "What is this?"};
- *     mvlm_question question = {.pictures = &picture, .n_pictures = 1, .turns = &turn, .n_turns =
- * 1}; mvlm_ask(session, &question, print_text, NULL, &error);
+ *     mvlm_question question = {
+ *         .pictures = &picture, .n_pictures = 1, .turns = &turn, .n_turns = 1};
+ *     mvlm_ask(session, &question, print_text, NULL, &error);
  *
  * Every struct of options may be zeroed: 0 and NULL mean the default named beside the field.
  * Strings are UTF-8 and end with NUL. Pointers that a caller passes in are only read during the
@@ -60,8 +61,8 @@ typedef struct mvlm_model mvlm_model;
 typedef struct mvlm_session mvlm_session;
 
 typedef struct mvlm_model_options {
-    const char
-        *isa; /* highest rung of kernels to use, "c" to "avx2"; NULL: the best that the CPU has */
+    /* Highest rung of kernels to use, "c" to "avx2"; NULL: the best that the CPU has. */
+    const char *isa;
 } mvlm_model_options;
 
 /* Maps the file and checks its header, description and directory, without touching the weights.
@@ -85,14 +86,13 @@ typedef struct mvlm_model_info {
     const char *path;
     uint64_t n_bytes; /* length of the file */
     uint32_t format_version;
-    const char *
-        digest; /* 32 hexadecimal digits over everything before the data, tensor digests included */
+    /* 32 hexadecimal digits over everything before the data, the tensors' digests included. */
+    const char *digest;
     const char *isa;     /* kernels in use */
     size_t context_size; /* positions that the model was trained for */
     size_t vocab_size;
-    size_t
-        image_tokens; /* rows that a picture takes in the context; 0: the model takes no pictures */
-    bool has_template; /* false: a base model, the prompt is the whole text */
+    size_t image_tokens; /* rows that a picture takes; 0: the model takes no pictures */
+    bool has_template;   /* false: a base model, the prompt is the whole text */
     size_t n_fields, n_tensors;
 } mvlm_model_info;
 
@@ -150,11 +150,11 @@ typedef enum mvlm_kv_type { MVLM_KV_AUTO, MVLM_KV_F32, MVLM_KV_F16 } mvlm_kv_typ
 
 typedef struct mvlm_session_options {
     int n_threads; /* 0: one a core that the process may use */
-    size_t
-        n_ctx; /* positions in the cache; 0: as the question needs, at most the model's context */
+    /* Positions in the cache; 0: as the question needs, at most the model's context. */
+    size_t n_ctx;
     mvlm_kv_type kv_type; /* auto: f32 for f32 files, else f16 */
-    uint64_t
-        max_rss; /* bytes; a plan beyond it is refused before anything is allocated; 0: no limit */
+    /* Bytes; a plan beyond it is refused before anything is allocated; 0: no limit. */
+    uint64_t max_rss;
     uint64_t max_pixels; /* a picture's; 0: 100 million */
 } mvlm_session_options;
 
@@ -219,11 +219,11 @@ typedef enum mvlm_stage {
     MVLM_TO_LOGITS
 } mvlm_stage;
 
+/* What the pointers point to is kept by the caller until the answer ends. */
 typedef struct mvlm_question {
     const mvlm_picture *pictures;
     size_t n_pictures;
-    const mvlm_turn
-        *turns; /* kept by the caller until the answer ends; so are pictures and stops */
+    const mvlm_turn *turns;
     size_t n_turns;
     const char *system; /* NULL: the template's */
     bool raw; /* turns[0].question is the whole text: no template, special tokens are read */
@@ -234,8 +234,8 @@ typedef struct mvlm_question {
     mvlm_trace_fn trace; /* NULL: off */
     void *trace_user;
     mvlm_stage until; /* with MVLM_TO_END the answer; else nothing is computed beyond that stage */
-    int (*progress)(void *user, const char *stage,
-                    double share); /* NULL: off; share 0..1; non-zero stops */
+    /* Called as work goes on, with the share of a stage that is done, 0 to 1; non-zero stops. */
+    int (*progress)(void *user, const char *stage, double share);
     void *progress_user;
 } mvlm_question;
 

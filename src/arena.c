@@ -33,6 +33,7 @@ mvlm_status arena_open(struct arena *arena, size_t n_bytes, mvlm_error *error)
     const size_t rounded =
         n_bytes > SIZE_MAX - ALIGN ? n_bytes : (n_bytes + ALIGN - 1) / ALIGN * ALIGN;
     arena->block = aligned_alloc(ALIGN, rounded ? rounded : ALIGN);
+    arena->n_bytes = arena->block ? n_bytes : 0;
     return arena->block ? MVLM_OK : fail_no_memory(error, "the session", n_bytes);
 }
 

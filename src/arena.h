@@ -9,6 +9,7 @@
 
 struct arena {
     unsigned char *block; /* NULL: measuring */
+    size_t n_bytes;       /* of the block */
     size_t used, most;    /* `most` is the high-water mark over all rewinds */
 };
 

@@ -3,22 +3,19 @@
 #include <math.h>
 #include <string.h>
 
+#include "schema.h"
+
 enum {
     TILE = FORMAT_TILE,
     BLOCK_ROWS = 24, /* queries of one head at a time */
     BLOCK_KEYS = 512 /* values unpacked at a time */
 };
 
-static size_t padded(size_t n)
-{
-    return (n + TILE - 1) / TILE * TILE;
-}
-
 /* scratch of one thread: scores [BLOCK_ROWS][n_keys padded], result [BLOCK_ROWS][TILE], panel */
 size_t attention_scratch_floats(size_t n_keys, size_t head_dim)
 {
     const size_t panel_rows = head_dim > BLOCK_KEYS ? head_dim : BLOCK_KEYS;
-    return BLOCK_ROWS * (padded(n_keys) + TILE) + panel_rows * TILE;
+    return BLOCK_ROWS * (aligned(n_keys, TILE) + TILE) + panel_rows * TILE;
 }
 
 struct job {
@@ -80,7 +77,7 @@ static void mix(const struct block *block)
 {
     const struct job *job = block->job;
     const struct attention *a = job->attention;
-    const size_t head_dim = a->cache->head_dim, size = a->cache->type == TENSOR_F16 ? 2 : 4;
+    const size_t head_dim = a->cache->head_dim, size = tensor_value_bytes(a->cache->type);
     for (size_t tile = 0; tile * TILE < head_dim; tile++) {
         const char *values = kv_cache_values(a->cache, a->layer, block->kv_head, tile);
         for (size_t k = 0; k < block->n_keys; k += BLOCK_KEYS) {
@@ -106,7 +103,7 @@ static void run_block(void *argument, size_t index, int thread)
     block.n_rows = left < BLOCK_ROWS ? left : BLOCK_ROWS;
     block.kv_head = block.head / (a->n_heads / a->cache->n_heads);
     block.n_keys = keys_seen(a, block.first_row + block.n_rows - 1);
-    block.score_stride = padded(a->n_keys);
+    block.score_stride = aligned(a->n_keys, TILE);
     block.scores = compute_scratch(job->compute, thread);
     block.result = block.scores + BLOCK_ROWS * block.score_stride;
     block.panel = block.result + (size_t)BLOCK_ROWS * TILE;

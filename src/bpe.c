@@ -29,7 +29,8 @@ static size_t unit_length(const struct tokenizer *t, const char *text, size_t n_
             return n;
     }
     *user_defined = false;
-    return utf8_length(text);
+    const size_t length = utf8_length(text);
+    return length < n_bytes ? length : n_bytes; /* the text is valid: only as a second lock */
 }
 
 static void put_byte(struct bytes *out, char byte, bool escape)

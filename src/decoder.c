@@ -133,11 +133,13 @@ static void run_layer(struct compute *compute, const struct mvlm_model *model, s
 
 mvlm_status decoder_read(struct compute *compute, const struct mvlm_model *model,
                          struct decoder_buffers *buffers, const struct kv_cache *cache,
-                         size_t first, size_t n_rows, bool last_only, mvlm_error *error)
+                         size_t first, size_t n_rows, bool last_only, const char *stage,
+                         size_t n_total, mvlm_error *error)
 {
     const size_t n_layers = (size_t)model->description.decoder.n_layers;
     for (size_t layer = 0; layer < n_layers; layer++) {
-        TRY(compute_step(compute, "prefill", layer, n_layers, error));
+        TRY(compute_step(compute, stage, first * n_layers + layer * n_rows, n_total * n_layers,
+                         error));
         run_layer(compute, model, layer, buffers, cache, first, n_rows,
                   last_only && layer + 1 == n_layers);
     }

@@ -35,10 +35,12 @@ void decoder_positions(struct decoder_buffers *buffers, const struct description
 /* Reads n_rows embeddings, which the caller has put into buffers->x, as positions first, first + 1,
  * ... of the cache. Afterwards buffers->x holds what the layers made of them: of all rows, or with
  * `last_only` of the last one (in the first row's place), because nobody reads the others' last
- * layer. MVLM_CANCELLED. */
+ * layer. MVLM_CANCELLED. `stage` and the n_total rows that it
+ * has in all are for whoever watches the progress. */
 mvlm_status decoder_read(struct compute *compute, const struct mvlm_model *model,
                          struct decoder_buffers *buffers, const struct kv_cache *cache,
-                         size_t first, size_t n_rows, bool last_only, mvlm_error *error);
+                         size_t first, size_t n_rows, bool last_only, const char *stage,
+                         size_t n_total, mvlm_error *error);
 
 /* buffers->logits [n_rows, vocab] of the rows from `first` on of buffers->x; n_rows is at most
  * logit_rows. */

@@ -137,12 +137,14 @@ static bool next_entry(const uint8_t *bytes, size_t n_bytes, size_t *at, struct 
     memcpy(&entry->head, bytes + *at, sizeof entry->head);
     const size_t key_space = padded((size_t)entry->head.key_bytes + 1);
     const size_t length = key_space + padded(entry->head.value_bytes);
-    if (length > n_bytes - *at - sizeof entry->head)
+    if (length > n_bytes - *at - sizeof entry->head || entry->head.reserved)
         return false;
     entry->key = (const char *)bytes + *at + sizeof entry->head;
     entry->value = (const uint8_t *)entry->key + key_space;
+    if (entry->key[entry->head.key_bytes] != 0)
+        return false;
     *at += sizeof entry->head + length;
-    return entry->key[entry->head.key_bytes] == 0;
+    return true;
 }
 
 /* A text value: one NUL, and that at its end. */

@@ -43,6 +43,7 @@ static mvlm_status load_pictures(struct mvlm_session *s, mvlm_error *error)
         const mvlm_picture *file = &s->question.pictures[i];
         struct picture picture;
         const double start = seconds_now();
+        TRY(compute_step(&s->compute, "picture", i, s->question.n_pictures, error));
         TRY(picture_decode(file->name, file->bytes, file->n_bytes, max_pixels, &picture, error));
         const double decoded = seconds_now();
         const mvlm_status status =
@@ -150,11 +151,13 @@ static mvlm_status prefill(struct mvlm_session *s, const int32_t *ids, size_t n_
     const size_t chunk = s->sizes.n_rows < MAX_CHUNK ? s->sizes.n_rows : MAX_CHUNK;
     size_t n = 0;
     s->position = 0;
+    /* here, because pictures use the same memory */
+    const size_t most = s->sizes.n_rows + s->sizes.max_tokens;
     decoder_positions(&s->decoder, &s->model->description,
-                      s->sizes.n_ctx); /* here: pictures use the same memory */
+                      most < s->sizes.n_ctx ? most : s->sizes.n_ctx);
     for (size_t rows; (rows = fill_rows(s, &reader, chunk)) > 0; s->position += rows) {
         TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->cache, s->position, rows, !each,
-                         error));
+                         "prefill", s->sizes.n_rows, error));
         if (each)
             TRY(give_logits(s, rows, each, user, error));
         n = rows;
@@ -283,7 +286,8 @@ static mvlm_status step(struct mvlm_session *s, mvlm_error *error)
 {
     matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)s->pending,
                s->decoder.x);
-    TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->cache, s->position, 1, true, error));
+    TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->cache, s->position, 1, true,
+                     "generate", s->position + 1, error));
     decoder_logits(&s->compute, s->model, &s->decoder, 0, 1);
     s->position++;
     s->pending = -1;
@@ -390,6 +394,8 @@ static mvlm_status score(struct mvlm_session *s, struct score_job *job, mvlm_err
 {
     struct session_sizes sizes;
     s->state = SESSION_IDLE;
+    s->counters = (mvlm_counters){0};
+    s->compute.linear_seconds = 0;
     for (size_t i = 0; i < job->n_ids; i++)
         if (job->ids[i] < 0 || job->ids[i] >= s->model->description.decoder.vocab)
             return fail(error, MVLM_USAGE, "id %d at %zu is beyond the vocabulary",

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "../kernels/kernels.h"
+
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "model.bin is read in place: a little-endian processor is needed"
 #endif
@@ -31,9 +33,17 @@ enum tensor_layout {
                          beyond the last row */
 };
 
+_Static_assert((int)FORMAT_TILE == (int)KERNEL_TILE, "kernels read the file's tiles as they lie");
+
 /* Parts of the data, in the order of execution; each begins at a multiple of FORMAT_SECTION_ALIGN.
  */
 enum section { SECTION_VISION, SECTION_PROJECTOR, SECTION_DECODER, SECTION_COUNT };
+
+/* `n` rounded up to a multiple of `align`. */
+static inline uint64_t aligned(uint64_t n, uint64_t align)
+{
+    return (n + align - 1) / align * align;
+}
 
 struct format_range {
     uint64_t offset, n_bytes; /* from the file's start */
@@ -48,8 +58,8 @@ struct format_header {
     struct format_range description, tokenizer, directory, data;
     uint32_t n_tensors;
     uint32_t reserved0;
-    uint8_t
-        digest[16]; /* XXH3-128, canonical, of all bytes before the data with these sixteen zero */
+    /* XXH3-128, canonical, of all bytes before the data, with these sixteen taken as zero */
+    uint8_t digest[16];
     uint8_t reserved1[64];
 };
 _Static_assert(sizeof(struct format_header) == FORMAT_HEADER_BYTES, "the header is 192 bytes");

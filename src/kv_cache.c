@@ -1,6 +1,6 @@
 #include "kv_cache.h"
 
-#include <string.h>
+#include "schema.h"
 
 enum { TILE = FORMAT_TILE };
 
@@ -11,7 +11,7 @@ static size_t tiles(size_t n)
 
 static size_t value_size(const struct kv_cache *cache)
 {
-    return cache->type == TENSOR_F16 ? 2 : 4;
+    return tensor_value_bytes(cache->type);
 }
 
 void kv_cache_layout(struct kv_cache *cache, struct arena *arena, enum tensor_type type,
@@ -44,29 +44,31 @@ const void *kv_cache_values(const struct kv_cache *cache, size_t layer, size_t h
     return (const char *)cache->values + at * value_size(cache);
 }
 
-/* Writes one value; a head's key goes to 32 different lines, its value to a few. */
+/* Writes at most 32 values, `step` apart, from place[index] on. */
 static void store(const struct kv_cache *cache, const struct kernels *kernels, void *place,
-                  size_t index, float value)
+                  size_t index, size_t step, const float *values, size_t n)
 {
+    uint16_t halves[TILE];
     if (cache->type == TENSOR_F16)
-        kernels->f32_to_f16((uint16_t *)place + index, &value, 1);
-    else
-        ((float *)place)[index] = value;
+        kernels->f32_to_f16(halves, values, n);
+    for (size_t i = 0; i < n; i++)
+        if (cache->type == TENSOR_F16)
+            ((uint16_t *)place)[index + i * step] = halves[i];
+        else
+            ((float *)place)[index + i * step] = values[i];
 }
 
 void kv_cache_put(const struct kv_cache *cache, const struct kernels *kernels, size_t layer,
                   size_t head, size_t position, const float *key, const float *value)
 {
-    const size_t n = cache->head_dim;
+    static const float zeros[TILE];
     void *keys = (void *)(uintptr_t)kv_cache_keys(cache, layer, head, position / TILE);
-    for (size_t i = 0; i < n; i++)
-        store(cache, kernels, keys, i * TILE + position % TILE, key[i]);
-    for (size_t tile = 0; tile < tiles(n); tile++) {
-        void *values = (void *)(uintptr_t)kv_cache_values(cache, layer, head, tile);
-        for (size_t c = 0; c < TILE; c++) { /* channels beyond the last are zeros */
-            const size_t i = tile * TILE + c;
-            store(cache, kernels, values, position * TILE + c, i < n ? value[i] : 0.0f);
-        }
+    for (size_t i = 0; i < cache->head_dim; i += TILE) {
+        const size_t left = cache->head_dim - i, n = left < TILE ? left : TILE;
+        void *values = (void *)(uintptr_t)kv_cache_values(cache, layer, head, i / TILE);
+        store(cache, kernels, keys, i * TILE + position % TILE, TILE, key + i, n);
+        store(cache, kernels, values, position * TILE, 1, value + i, n);
+        store(cache, kernels, values, position * TILE + n, 1, zeros, TILE - n); /* no channels */
     }
 }
 

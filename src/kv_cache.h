@@ -5,6 +5,8 @@
  *     values  [layer][head][head_dim / 32][position][32]    out = p values: a lane is a channel
  *
  * Both are stored in one type and always read back in it, so a reused prefix equals a computed one.
+ * (Values must be finite for that: a block of queries reads keys that some of its rows may not see with
+ * weight 0, and 0 times infinity is no 0.)
  */
 #ifndef SRC_KV_CACHE_H
 #define SRC_KV_CACHE_H

@@ -17,7 +17,7 @@ struct mvlm_model {
     size_t n_fields;
 };
 
-/* The file's largest tensor type: what "auto" key/value caches follow. */
+/* The type of the decoder's matrices, which "auto" key/value caches follow. */
 enum tensor_type model_matrix_type(const struct mvlm_model *model);
 
 #endif

@@ -257,14 +257,8 @@ size_t schema_list(const struct description *description, struct tensor_spec *sp
 uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t n_rows,
                       uint64_t n_cols)
 {
-    const uint64_t rows =
-        layout == LAYOUT_TILES ? (n_rows + FORMAT_TILE - 1) / FORMAT_TILE * FORMAT_TILE : n_rows;
-    return rows * n_cols * (type == TENSOR_F16 ? 2 : 4);
-}
-
-uint64_t aligned(uint64_t position, uint64_t align)
-{
-    return (position + align - 1) / align * align;
+    const uint64_t rows = layout == LAYOUT_TILES ? aligned(n_rows, FORMAT_TILE) : n_rows;
+    return rows * n_cols * tensor_value_bytes(type);
 }
 
 uint64_t schema_place(const struct tensor_spec *specs, size_t n, enum tensor_type type,
@@ -294,4 +288,9 @@ const char *tensor_type_name(enum tensor_type type)
 {
     static const char *const names[] = {"f32", "f16", "q8", "q4"};
     return names[type];
+}
+
+size_t tensor_value_bytes(enum tensor_type type)
+{
+    return type == TENSOR_F16 ? 2 : 4;
 }

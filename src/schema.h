@@ -91,9 +91,6 @@ struct tensor_spec {
 /* Writes the list into `specs` unless it is NULL, and returns its length. */
 size_t schema_list(const struct description *description, struct tensor_spec *specs);
 
-/* `position` rounded up to a multiple of `align`. */
-uint64_t aligned(uint64_t position, uint64_t align);
-
 /* Fills the directory for these tensors, matrices and tables of `type`, from `data` on; all but the
  * digests. Returns where the last one ends. */
 uint64_t schema_place(const struct tensor_spec *specs, size_t n, enum tensor_type type,
@@ -107,5 +104,8 @@ uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t
                       uint64_t n_cols);
 
 const char *tensor_type_name(enum tensor_type type);
+
+/* Bytes of a value of f32 or f16. */
+size_t tensor_value_bytes(enum tensor_type type);
 
 #endif

@@ -33,6 +33,9 @@ mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options
     if (options->n_ctx > (size_t)1 << 20)
         return fail(error, MVLM_USAGE, "context of %zu positions: at most %d", options->n_ctx,
                     1 << 20);
+    if (n_pictures > sizes->n_rows)
+        return fail(error, MVLM_USAGE, "%zu pictures in a prompt of %zu positions", n_pictures,
+                    sizes->n_rows);
     const size_t wanted = tokens < trained ? smaller(trained, sizes->n_rows + tokens) : trained;
     sizes->n_ctx = options->n_ctx ? options->n_ctx : wanted;
     if (n_rows > sizes->n_ctx)
@@ -114,9 +117,8 @@ mvlm_status session_prepare(struct mvlm_session *session, const struct session_s
                     (unsigned long long)plan.kv_cache, (unsigned long long)plan.scratch,
                     (unsigned long long)session->options.max_rss);
     const size_t needed = (size_t)(plan.kv_cache + plan.scratch);
-    if (!session->arena.block || session->plan.kv_cache + session->plan.scratch < needed) {
+    if (session->arena.n_bytes < needed) {
         arena_close(&session->arena);
-        session->plan = (mvlm_memory){0};
         TRY(arena_open(&session->arena, needed, error));
     }
     session->arena.most = 0;

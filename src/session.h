@@ -38,8 +38,8 @@ struct mvlm_session {
 
     struct compute compute;
     struct kv_cache cache;
-    struct vision_buffers
-        vision; /* shares its memory with the decoder's buffers: pictures come first */
+    /* the tower and the projector share their memory with the decoder: pictures come first */
+    struct vision_buffers vision;
     struct projector_buffers projector;
     struct decoder_buffers decoder;
     uint8_t *squares;  /* [n_pictures][side, side, 3] */

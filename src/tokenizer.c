@@ -84,6 +84,10 @@ static mvlm_status read_pieces(const char *name, struct tokenizer *t, const uint
             head.type > PIECE_BYTE)
             return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: piece %zu has type %u and %u bytes",
                         name, id, head.type, head.n_bytes);
+        size_t wrong;
+        if (!utf8_valid((const char *)bytes + at, head.n_bytes, &wrong) || head.reserved)
+            return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: piece %zu is no valid UTF-8", name,
+                        id);
         t->pieces[id] = (struct piece){(const char *)bytes + at, head.n_bytes,
                                        (enum piece_type)head.type, head.score};
         at += head.n_bytes;

@@ -39,7 +39,7 @@ static bool all_zero(const uint8_t *bytes, uint64_t n)
 /* NaN or infinity among the values; odd, but a value like another to the format. */
 static bool all_finite(const uint8_t *bytes, const struct format_tensor *t)
 {
-    const uint64_t n = t->range.n_bytes / (t->type == TENSOR_F16 ? 2 : 4);
+    const uint64_t n = t->range.n_bytes / tensor_value_bytes(t->type);
     uint32_t worst = 0;
     for (uint64_t i = 0; i < n; i++) {
         uint32_t exponent;
@@ -55,7 +55,7 @@ static bool all_finite(const uint8_t *bytes, const struct format_tensor *t)
 /* Zeros in the columns of the last tile that stand for no row. */
 static bool tile_padding_zero(const uint8_t *bytes, const struct format_tensor *t)
 {
-    const size_t used = t->n_rows % FORMAT_TILE, size = t->type == TENSOR_F16 ? 2 : 4;
+    const size_t used = t->n_rows % FORMAT_TILE, size = tensor_value_bytes(t->type);
     if (t->layout != LAYOUT_TILES || used == 0)
         return true;
     const uint8_t *tile = bytes + t->n_rows / FORMAT_TILE * FORMAT_TILE * t->n_cols * size;

@@ -113,6 +113,10 @@ static mvlm_status check_identity(const struct weights *weights, mvlm_error *err
 static mvlm_status check_parts(const struct weights *weights, mvlm_error *error)
 {
     const struct format_header *h = weights->header;
+    static const uint8_t zeros[sizeof h->reserved1];
+    if (h->reserved0 || memcmp(h->reserved1, zeros, sizeof zeros) != 0)
+        return fail(error, MVLM_BAD_MODEL, "%s: reserved bytes of the header are not zero",
+                    weights->path);
     const uint64_t front = h->data.offset;
     if (front > weights->n_bytes || front % FORMAT_SECTION_ALIGN ||
         h->data.n_bytes != weights->n_bytes - front)
@@ -158,6 +162,10 @@ static mvlm_status check_tensor(const struct weights *weights, const struct form
         return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: %llu x %llu values is out of range",
                     weights->path, t->name, (unsigned long long)t->n_rows,
                     (unsigned long long)t->n_cols);
+    static const uint8_t zeros[sizeof t->reserved];
+    if (memcmp(t->reserved, zeros, sizeof zeros) != 0)
+        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: reserved bytes are not zero",
+                    weights->path, t->name);
     const uint64_t expected = tensor_bytes(t->type, t->layout, t->n_rows, t->n_cols);
     if (t->range.n_bytes != expected)
         return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: %llu bytes, expected %llu",
@@ -177,7 +185,7 @@ static mvlm_status check_tiling(const struct weights *weights, mvlm_error *error
         TRY(check_tensor(weights, t, error));
         const uint64_t align =
             i == 0 || t->section != section ? FORMAT_SECTION_ALIGN : FORMAT_ALIGN;
-        const uint64_t expected = (end + align - 1) / align * align;
+        const uint64_t expected = aligned(end, align);
         if (t->section < section || t->range.offset != expected || expected > weights->n_bytes ||
             t->range.n_bytes > weights->n_bytes - expected)
             return fail(error, MVLM_BAD_MODEL,

@@ -55,6 +55,11 @@ static void refuses_wrong_fields(void **state)
         {"rope_scaling", "{\"type\": \"linear\", \"factor\": \"2\"}", "factor"},
         {"rope_scaling", "{}", "rope_scaling"},
         {"rope_scaling", "2.0", "rope_scaling"},
+        {"rope_scaling", "{\"type\": \"linear\", \"rope_type\": \"yarn\", \"factor\": 2}",
+         "\"yarn\""},
+        {"rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 2.0}", "\"llama3\""},
+        {"rope_parameters", "{\"rope_theta\": -3}", "rope_theta"},
+        {"partial_rotary_factor", "0.5", "partial_rotary_factor"},
         {"tie_word_embeddings", "1", "tie_word_embeddings"},
         {"attention_bias", "true", "attention_bias"},
         {"mlp_bias", "true", "mlp_bias"},
@@ -123,6 +128,37 @@ static void refuses_wrong_neighbours(void **state)
         set_field(rows[i].file, rows[i].key, rows[i].value);
         expect_refused(rows[i].part);
     }
+}
+
+/* Files that published folders do not have, and that would change the answer. */
+static void refuses_strange_side_files(void **state)
+{
+    static const struct {
+        const char *file, *text, *part;
+    } rows[] = {
+        {"added_tokens.json", "{\"<im_x>\": 469}", "\"<im_x>\" (id 469)"},
+        {"added_tokens.json", "{\"</s>\": 3}", "\"</s>\" (id 3)"},
+        {"added_tokens.json", "{\"</s>\": 2, \"<pad>\": 470}", "\"<pad>\" (id 470)"},
+        {"added_tokens.json", "{\"</s>\": \"2\"}", "\"</s>\""},
+        {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"5\": {\"content\": \"<x>\"}}}",
+         "\"<x>\""},
+        {"preprocessor_config.json", "{\"image_mean\": [0.5, 0.5, 0.5]}", "image_mean"},
+        {"preprocessor_config.json", "{\"image_std\": [0.5, 0.5]}", "image_std"},
+        {"preprocessor_config.json", "{\"resample\": 2}", "resample"},
+        {"preprocessor_config.json", "{\"size\": {\"shortest_edge\": 336}}", "size"},
+        {"preprocessor_config.json", "{\"crop_size\": 224}", "crop_size"},
+        {"preprocessor_config.json", "{\"do_center_crop\": false}", "do_center_crop"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        copy_checkpoint("v1");
+        write_text(rows[i].file, rows[i].text);
+        expect_refused(rows[i].part);
+    }
+    copy_checkpoint("v1");
+    set_field("config.json", "vision_config", NULL);
+    set_field("config.json", "mm_vision_tower", "\"google/siglip-so400m-patch14-384\"");
+    expect_refused("siglip-so400m");
 }
 
 static void refuses_what_is_no_json(void **state)
@@ -476,12 +512,19 @@ static void signals_leave_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(refuses_wrong_fields),        TEST(refuses_wrong_neighbours),
-        TEST(refuses_what_is_no_json),     TEST(refuses_missing_folders_and_files),
-        TEST(refuses_wrong_tensors),       TEST(f16_refuses_values_beyond_its_range),
-        TEST(refuses_a_unigram_tokenizer), TEST(survives_a_damaged_tokenizer),
-        TEST(refuses_wrong_options),       TEST(refuses_outputs_that_cannot_be),
-        TEST(a_full_disk_leaves_nothing),  TEST(signals_leave_nothing),
+        TEST(refuses_wrong_fields),
+        TEST(refuses_wrong_neighbours),
+        TEST(refuses_strange_side_files),
+        TEST(refuses_what_is_no_json),
+        TEST(refuses_missing_folders_and_files),
+        TEST(refuses_wrong_tensors),
+        TEST(f16_refuses_values_beyond_its_range),
+        TEST(refuses_a_unigram_tokenizer),
+        TEST(survives_a_damaged_tokenizer),
+        TEST(refuses_wrong_options),
+        TEST(refuses_outputs_that_cannot_be),
+        TEST(a_full_disk_leaves_nothing),
+        TEST(signals_leave_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

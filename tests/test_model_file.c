@@ -142,6 +142,14 @@ static void wrong_header(void **state)
     tiny_reseal(f->bytes);
     refused(f, f->n, "feature bits 0x4");
     restore(f);
+    header(f)->reserved1[63] = 1;
+    tiny_reseal(f->bytes);
+    refused(f, f->n, "reserved bytes of the header");
+    restore(f);
+    tensor(f, 3)->reserved[0] = 1;
+    tiny_reseal(f->bytes);
+    refused(f, f->n, "reserved bytes are not zero");
+    restore(f);
     header(f)->optional_features = 4; /* may be unknown */
     tiny_reseal(f->bytes);
     mvlm_model *model;
@@ -313,6 +321,23 @@ static void wrong_tokenizer(void **state)
     refused(f, f->n, "stands twice");
 }
 
+/* Pieces that are part of a character would leave an encoder standing inside one. */
+static void pieces_that_are_no_text(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t *tokens = f->bytes + header(f)->tokenizer.offset;
+    uint8_t *last = tokens + header(f)->tokenizer.n_bytes - 4; /* of 4 bytes: a mark and an a */
+    static const char *const parts[] = {"\xe2\x96\x81\xe2", "\x81\x61\x61\x61", "\xf0\x9f\x98\x61",
+                                        "aaa\xff"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        memcpy(last, parts[i], 4);
+        last[-4] = 4; /* user defined */
+        tiny_reseal(f->bytes);
+        refused(f, f->n, "piece 261 is no valid UTF-8");
+        restore(f);
+    }
+}
+
 struct notes {
     size_t n_fatal, n_odd;
     char last[512];
@@ -462,6 +487,7 @@ int main(void)
         TEST(wrong_for_the_description),
         TEST(wrong_description),
         TEST(wrong_tokenizer),
+        TEST(pieces_that_are_no_text),
         TEST(verify_reports),
         TEST(flipped_bits),
         TEST(flipped_bits_resealed),

@@ -86,7 +86,7 @@ static void fill_question(struct ask *ask)
                                     .max_tokens = (size_t)v->max_tokens,
                                     .sampling = {.temperature = (float)v->temperature,
                                                  .top_k = (int)v->top_k,
-                                                 .top_p = (float)v->top_p,
+                                                 .top_p = (float)(v->top_p > 0 ? v->top_p : 1e-9), /* 0 would mean off */
                                                  .min_p = (float)v->min_p,
                                                  .repeat_penalty = (float)v->repeat_penalty,
                                                  .seed = (uint64_t)ask->seed},

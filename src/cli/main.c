@@ -111,7 +111,7 @@ static const struct option options[] = {
      "draw from the likeliest that make up P (default 0.95; 1: off)"},
     {"--min-p", OPTION_REAL, V(min_p), "P", 0, 1, NULL, RUN | TRACE,
      "leave out what is less likely than P times the likeliest (default 0.05)"},
-    {"--repeat-penalty", OPTION_REAL, V(repeat_penalty), "R", 0, 1000, NULL, RUN | TRACE,
+    {"--repeat-penalty", OPTION_REAL, V(repeat_penalty), "R", 1e-3, 1000, NULL, RUN | TRACE,
      "makes the last 64 ids less likely (default 1: off)"},
     {"-s --seed", OPTION_INTEGER, V(seed), "N", -1, 9007199254740991.0, NULL, RUN | TRACE,
      "of the draws (default random, printed with -v)"},

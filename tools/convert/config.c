@@ -7,6 +7,7 @@
 
 #include "status.h"
 #include "json_file.h"
+#include "side_files.h"
 
 static const char file[] = "config.json";
 
@@ -52,6 +53,7 @@ static const struct prompt_template {
 
 /* The tower that the published checkpoints name but do not describe:
  * openai/clip-vit-large-patch14-336. */
+static const char clip_name[] = "clip-vit-large-patch14-336";
 static const int64_t clip_size = 336, clip_patch = 14, clip_width = 1024, clip_ffn = 4096,
                      clip_layers = 24, clip_heads = 16;
 
@@ -105,28 +107,57 @@ static mvlm_status check_model_type(const json_t *json, mvlm_error *error)
                 "%s: model_type \"%.60s\" is not supported (mobilevlm and llama are)", file, type);
 }
 
-/* rope_scaling: null, or linear by a factor. */
-static mvlm_status read_rope_scaling(const json_t *json, double *scale, mvlm_error *error)
+/* The kind of scaling in `rope`: "type" as the published checkpoints write it, "rope_type" as newer ones do. */
+static mvlm_status read_rope_type(const char *key, const json_t *rope, const char **type,
+                                  mvlm_error *error)
 {
-    const json_t *scaling = json_object_get(json, "rope_scaling");
+    const char *newer;
+    TRY(json_text_field(file, rope, "type", "", type, error));
+    TRY(json_text_field(file, rope, "rope_type", *type, &newer, error));
+    if (**type && strcmp(*type, newer) != 0)
+        return fail(error, MVLM_BAD_MODEL, "%s: %s: type \"%.40s\", but rope_type \"%.40s\"", file,
+                    key, *type, newer);
+    *type = *newer ? newer : strcmp(key, "rope_parameters") == 0 ? "default" : "";
+    return MVLM_OK;
+}
+
+/* rope_scaling, or what later releases write in its place, rope_parameters: null, none, or linear by a factor. */
+static mvlm_status read_rope_object(const char *key, const json_t *rope, struct description *d,
+                                    mvlm_error *error)
+{
     const char *type;
-    *scale = 1.0;
-    if (!scaling || json_is_null(scaling))
+    double *scale = &d->decoder.rope_scale;
+    if (!rope || json_is_null(rope))
         return MVLM_OK;
-    if (!json_is_object(scaling))
-        return fail(error, MVLM_BAD_MODEL, "%s: \"rope_scaling\" is no object", file);
-    TRY(json_text_field(file, scaling, "type", "", &type, error));
-    if (!*type)
-        TRY(json_text_field(file, scaling, "rope_type", "", &type, error));
+    if (!json_is_object(rope))
+        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" is no object", file, key);
+    TRY(read_rope_type(key, rope, &type, error));
+    TRY(json_number_field(file, rope, "rope_theta", d->decoder.rope_theta, &d->decoder.rope_theta,
+                          error));
     if (strcmp(type, "default") == 0)
         return MVLM_OK;
     if (strcmp(type, "linear") != 0)
-        return fail(error, MVLM_BAD_MODEL,
-                    "%s: rope_scaling \"%.60s\" is not supported, only linear", file, type);
-    TRY(json_number_field(file, scaling, "factor", 0.0, scale, error));
+        return fail(error, MVLM_BAD_MODEL, "%s: %s \"%.60s\" is not supported, only linear", file,
+                    key, type);
+    TRY(json_number_field(file, rope, "factor", 0.0, scale, error));
     if (!(*scale >= 1e-3 && *scale <= 1e3))
-        return fail(error, MVLM_BAD_MODEL, "%s: rope_scaling: \"factor\" %g is out of range", file,
+        return fail(error, MVLM_BAD_MODEL, "%s: %s: \"factor\" %g is out of range", file, key,
                     *scale);
+    return MVLM_OK;
+}
+
+static mvlm_status read_rope(const json_t *json, struct description *d, mvlm_error *error)
+{
+    double partial;
+    d->decoder.rope_scale = 1.0;
+    TRY(json_number_field(file, json, "rope_theta", 1e4, &d->decoder.rope_theta, error));
+    TRY(read_rope_object("rope_scaling", json_object_get(json, "rope_scaling"), d, error));
+    TRY(read_rope_object("rope_parameters", json_object_get(json, "rope_parameters"), d, error));
+    TRY(json_number_field(file, json, "partial_rotary_factor", 1.0, &partial, error));
+    if (partial != 1.0)
+        return fail(error, MVLM_BAD_MODEL, "%s: \"partial_rotary_factor\" %g is not supported",
+                    file, partial);
+    d->decoder.rope_dims = d->decoder.head_dim;
     return MVLM_OK;
 }
 
@@ -167,13 +198,11 @@ static mvlm_status read_decoder(struct config *c, mvlm_error *error)
     TRY(json_integer_field(file, json, "max_position_embeddings", 1, 1048576, &context,
                            &d->decoder.context, error));
     TRY(json_number_field(file, json, "rms_norm_eps", 1e-6, &d->decoder.norm_eps, error));
-    TRY(json_number_field(file, json, "rope_theta", 1e4, &d->decoder.rope_theta, error));
-    TRY(read_rope_scaling(json, &d->decoder.rope_scale, error));
+    TRY(read_rope(json, d, error));
     TRY(json_text_field(file, json, "hidden_act", "silu", &activation, error));
     TRY(find_activation("hidden_act", activation, &d->decoder.activation, error));
     TRY(json_bool_field(file, json, "tie_word_embeddings", false, &tied, error));
     d->decoder.tied_head = tied;
-    d->decoder.rope_dims = d->decoder.head_dim;
     return MVLM_OK;
 }
 
@@ -182,10 +211,15 @@ static mvlm_status read_tower(struct config *c, mvlm_error *error)
     const json_t *tower = json_object_get(c->json, "vision_config");
     struct description *d = &c->description;
     const bool given = tower && !json_is_null(tower);
-    const char *activation;
+    const char *activation, *name;
     if (given && !json_is_object(tower))
         return fail(error, MVLM_BAD_MODEL, "%s: \"vision_config\" is no object", file);
     tower = given ? tower : NULL;
+    TRY(json_text_field(file, c->json, "mm_vision_tower", clip_name, &name, error));
+    if (!given && !strstr(name, clip_name))
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: nothing is known of the tower \"%.80s\" without a \"vision_config\"", file,
+                    name);
     TRY(json_integer_field(file, tower, "image_size", 1, 4096, given ? NULL : &clip_size,
                            &d->image.size, error));
     TRY(json_integer_field(file, tower, "patch_size", 1, 1024, given ? NULL : &clip_patch,
@@ -327,67 +361,6 @@ static mvlm_status read_template(struct config *c, mvlm_error *error)
 
 /* ---- Tokenizer -------------------------------------------------------------------------- */
 
-static mvlm_status read_tokenizer_config(const char *folder, struct description *d,
-                                         mvlm_error *error)
-{
-    static const char name[] = "tokenizer_config.json";
-    json_t *json;
-    bool add_bos = true, add_eos = false, legacy = true;
-    TRY(json_file_load(folder, name, true, &json, error));
-    mvlm_status status = json_bool_field(name, json, "add_bos_token", true, &add_bos, error);
-    if (status == MVLM_OK)
-        status = json_bool_field(name, json, "add_eos_token", false, &add_eos, error);
-    if (status == MVLM_OK)
-        status = json_bool_field(name, json, "legacy", true, &legacy,
-                                 error); /* as transformers: absent means true */
-    if (status == MVLM_OK && add_eos)
-        status = fail(error, MVLM_BAD_MODEL, "%s: \"add_eos_token\": true is not supported", name);
-    json_decref(json);
-    d->tokenizer.add_bos = add_bos && d->tokenizer.bos_id >= 0;
-    d->tokenizer.legacy = legacy;
-    return status;
-}
-
-static mvlm_status add_stop_id(const char *name, const json_t *id, struct number_list *list,
-                               mvlm_error *error)
-{
-    if (!json_is_integer(id) || json_integer_value(id) < 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"eos_token_id\" is no id or list of ids", name);
-    if (list->n == MAX_STOP_IDS)
-        return fail(error, MVLM_BAD_MODEL, "%s: more than %d end tokens", name, MAX_STOP_IDS);
-    list->value[list->n++] = (double)json_integer_value(id);
-    return MVLM_OK;
-}
-
-static mvlm_status read_stop_ids(const char *name, const json_t *json, struct number_list *list,
-                                 mvlm_error *error)
-{
-    const json_t *ids = json_object_get(json, "eos_token_id");
-    if (!json_is_array(ids))
-        return ids && !json_is_null(ids) ? add_stop_id(name, ids, list, error) : MVLM_OK;
-    for (size_t i = 0; i < json_array_size(ids); i++)
-        TRY(add_stop_id(name, json_array_get(ids, i), list, error));
-    return MVLM_OK;
-}
-
-/* generation_config.json decides what ends an answer, then config.json, then the tokenizer itself.
- */
-static mvlm_status read_stops(const char *folder, struct config *c, mvlm_error *error)
-{
-    static const char name[] = "generation_config.json";
-    struct description *d = &c->description;
-    json_t *json;
-    TRY(json_file_load(folder, name, true, &json, error));
-    const mvlm_status status = read_stop_ids(name, json, &d->tokenizer.stop_ids, error);
-    json_decref(json);
-    TRY(status);
-    if (d->tokenizer.stop_ids.n == 0)
-        TRY(read_stop_ids(file, c->json, &d->tokenizer.stop_ids, error));
-    if (d->tokenizer.stop_ids.n == 0 && d->tokenizer.eos_id >= 0)
-        d->tokenizer.stop_ids = (struct number_list){1, {(double)d->tokenizer.eos_id}};
-    return MVLM_OK;
-}
-
 static void copy_tokenizer(const struct sentencepiece *tokenizer, struct description *d)
 {
     d->tokenizer.kind = TOKENIZER_SENTENCEPIECE_BPE;
@@ -439,8 +412,7 @@ static mvlm_status read_all(const char *folder, const struct sentencepiece *toke
                     "%s: \"vocab_size\" %lld is less than the tokenizer's %zu pieces", file,
                     (long long)c->description.decoder.vocab, tokenizer->n_pieces);
     copy_tokenizer(tokenizer, &c->description);
-    TRY(read_tokenizer_config(folder, &c->description, error));
-    TRY(read_stops(folder, c, error));
+    TRY(read_side_files(folder, c->json, tokenizer, &c->description, error));
     return description_check(file, &c->description, error);
 }
 

@@ -95,11 +95,6 @@ struct stream {
     mvlm_error *errors;    /* [n_threads] */
 };
 
-static size_t value_size(const struct format_tensor *t)
-{
-    return t->type == TENSOR_F16 ? 2 : 4;
-}
-
 static mvlm_status write_block(struct stream *s, mvlm_error *error)
 {
     struct conversion *c = s->c;
@@ -176,7 +171,7 @@ static mvlm_status write_matrix(struct conversion *c, size_t index, XXH3_state_t
                        .left = t->range.n_bytes,
                        .hash = hash,
                        .loss = loss};
-    s.tile_bytes = tile_values * value_size(t);
+    s.tile_bytes = tile_values * tensor_value_bytes(t->type);
     s.n_tiles = ((size_t)t->n_rows + TILE - 1) / TILE;
     s.tiles_a_block = BLOCK_BYTES / s.tile_bytes > threads ? BLOCK_BYTES / s.tile_bytes : threads;
     s.rows = malloc(threads * tile_values * sizeof *s.rows);
