@@ -20,30 +20,21 @@
 static const char *const names[] = {"text", "v1", "two-images"};
 enum { TEXT, ONE_PICTURE, TWO_PICTURES, N_CASES };
 
-static struct conversation cases[N_CASES];
-static mvlm_model *models[N_CASES];
-static char *folder;
+static struct conversations all;
+static struct conversation *const cases = all.cases;
+static mvlm_model **const models = all.models;
 
 static int open_cases(void **state)
 {
     (void)state;
-    folder = temporary_folder();
-    for (size_t i = 0; i < N_CASES; i++) {
-        conversation_open(&cases[i], names[i]);
-        models[i] = conversation_model(folder, names[i], "f32", NULL);
-    }
+    conversations_open(&all, names, N_CASES);
     return 0;
 }
 
 static int close_cases(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < N_CASES; i++) {
-        mvlm_model_close(models[i]);
-        conversation_close(&cases[i]);
-    }
-    remove_folder(folder);
-    free(folder);
+    conversations_close(&all);
     return 0;
 }
 

@@ -12,18 +12,9 @@
 
 #include <cmocka.h>
 
-#include "support/checkpoint_builder.h"
+#include "checkpoint_builder.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
-
-static struct checkpoint *open_folder(const char *folder)
-{
-    struct checkpoint *checkpoint;
-    mvlm_error error = {0};
-    if (checkpoint_open(folder, &checkpoint, &error) != MVLM_OK)
-        fail_msg("%s", error.message);
-    return checkpoint;
-}
 
 static int64_t count_of(const struct source_tensor *tensor)
 {

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "support/checkpoint_builder.h"
+#include "checkpoint_builder.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define BIN          "pytorch_model.bin"

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "support/checkpoint_builder.h"
+#include "checkpoint_builder.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define SAFETENSORS  "model.safetensors"

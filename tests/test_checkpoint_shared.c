@@ -10,20 +10,13 @@
 
 #include <cmocka.h>
 
+#include "checkpoint_builder.h"
+
 #ifndef SHARED_DIR
 #define SHARED_DIR "/nonexistent"
 #endif
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
-
-static struct checkpoint *open_folder(const char *folder)
-{
-    struct checkpoint *checkpoint;
-    mvlm_error error = {0};
-    if (checkpoint_open(folder, &checkpoint, &error) != MVLM_OK)
-        fail_msg("%s", error.message);
-    return checkpoint;
-}
 
 static void test_counts(void **state)
 {

@@ -8,17 +8,15 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "conversation.h"
 #include "golden.h"
 #include "program.h"
 
 /* One case: model, question, and what the engine's trace gave. */
 struct run {
-    const char *folder, *name, *images;
-    json_t *expected; /* case.json */
+    const char *folder, *name;
+    struct conversation conversation;
     mvlm_model *model;
-    mvlm_picture *pictures;
-    mvlm_turn *turns;
-    mvlm_question question;
     struct traced {
         char name[64];
         float *values;
@@ -61,50 +59,19 @@ static const char *text_of(const json_t *json, const char *key)
     return json_string_value(value);
 }
 
-static void load_pictures(struct run *run)
-{
-    const json_t *names = json_object_get(run->expected, "images");
-    run->question.n_pictures = json_array_size(names);
-    run->pictures = calloc(run->question.n_pictures + 1, sizeof *run->pictures);
-    for (size_t i = 0; i < run->question.n_pictures; i++) {
-        const char *name = json_string_value(json_array_get(names, i));
-        char *path = path_of(run->images, name, NULL);
-        run->pictures[i].name = name;
-        run->pictures[i].bytes = file_load(path, &run->pictures[i].n_bytes);
-        free(path);
-    }
-    run->question.pictures = run->pictures;
-}
-
-/* The turns of case.json, or its prompt where there are none. */
-static void load_turns(struct run *run)
-{
-    const json_t *turns = json_object_get(run->expected, "turns");
-    const size_t n = json_is_array(turns) ? json_array_size(turns) : 1;
-    run->turns = calloc(n, sizeof *run->turns);
-    if (!json_is_array(turns))
-        run->turns[0].question = text_of(run->expected, "prompt");
-    for (size_t i = 0; json_is_array(turns) && i < n; i++) {
-        run->turns[i].question = json_string_value(json_array_get(json_array_get(turns, i), 0));
-        run->turns[i].answer = json_string_value(json_array_get(json_array_get(turns, i), 1));
-    }
-    run->question.turns = run->turns;
-    run->question.n_turns = n;
-}
-
 static void answer(struct run *run, int n_threads)
 {
     const mvlm_session_options options = {.n_threads = n_threads};
     mvlm_session *session;
     mvlm_error error = {0};
     mvlm_piece piece = {.finish = MVLM_UNFINISHED};
-    run->question.trace = keep;
-    run->question.trace_user = run;
-    run->question.max_tokens = (size_t)json_integer_value(json_object_get(run->expected, "count"));
+    mvlm_question question = run->conversation.question;
+    question.trace = keep;
+    question.trace_user = run;
     run->n_traced = run->n_text = run->n_ids = 0;
     memset(run->traced, 0, sizeof run->traced);
     if (mvlm_session_open(run->model, &options, &session, &error) != MVLM_OK ||
-        mvlm_begin(session, &run->question, &error) != MVLM_OK)
+        mvlm_begin(session, &question, &error) != MVLM_OK)
         fail_msg("%s: %s", run->name, error.message);
     while (piece.finish == MVLM_UNFINISHED) {
         if (mvlm_next(session, &piece, &error) != MVLM_OK)
@@ -117,7 +84,7 @@ static void answer(struct run *run, int n_threads)
     run->text[run->n_text] = 0;
     size_t n_ids;
     const int32_t *ids = mvlm_session_prompt_ids(session, &n_ids);
-    const json_t *expected = json_object_get(run->expected, "input_ids");
+    const json_t *expected = json_object_get(run->conversation.expected, "input_ids");
     assert_int_equal(n_ids, json_array_size(expected));
     for (size_t i = 0; i < n_ids; i++)
         assert_int_equal(ids[i], json_integer_value(json_array_get(expected, i)));
@@ -136,7 +103,7 @@ static void forget_trace(struct run *run)
 static void check_pixels(const struct run *run, const struct traced *t,
                          const struct array *expected, size_t picture)
 {
-    const char *name = run->pictures[picture].name;
+    const char *name = run->conversation.pictures[picture].name;
     const bool jpeg = strstr(name, ".jpg") || strstr(name, "jpeg");
     double sum = 0, most = 0;
     for (size_t i = 0; i < t->n; i++) {
@@ -169,16 +136,16 @@ static void check_stage(const struct run *run, const struct traced *t)
 
 static void check_answer(const struct run *run)
 {
-    const json_t *ids = json_object_get(run->expected, "generated_ids");
+    const json_t *ids = json_object_get(run->conversation.expected, "generated_ids");
     assert_int_equal(run->n_ids, json_array_size(ids));
     for (size_t i = 0; i < run->n_ids; i++)
         assert_int_equal(run->ids[i], json_integer_value(json_array_get(ids, i)));
-    assert_string_equal(run->text, text_of(run->expected, "text"));
+    assert_string_equal(run->text, run->conversation.text);
 }
 
 static void check_perplexity(const struct run *run)
 {
-    const json_t *expected = json_object_get(run->expected, "perplexity");
+    const json_t *expected = json_object_get(run->conversation.expected, "perplexity");
     const size_t window = (size_t)json_integer_value(json_object_get(expected, "window"));
     const size_t windows = (size_t)json_integer_value(json_object_get(expected, "windows"));
     char *path = path_of(SOURCE_DIR "/tests/golden", text_of(expected, "text"), NULL);
@@ -234,37 +201,29 @@ static void check_threads(struct run *run)
 
 static void check_case(const char *folder, const char *name, void *user)
 {
-    char *record = path_of(folder, "expected", "case.json"),
-         *checkpoint = path_of(folder, "checkpoint", NULL);
-    char *temporary = temporary_folder(), *path = path_of(temporary, "model.bin", NULL);
-    struct run run = {
-        .folder = folder, .name = name, .images = user, .expected = json_load_test(record)};
+    char *checkpoint = path_of(folder, "checkpoint", NULL), *temporary = temporary_folder();
+    char *path = path_of(temporary, "model.bin", NULL);
+    struct run run = {.folder = folder, .name = name};
     mvlm_error error = {0};
     print_message("  %s\n", name);
+    conversation_open_case(&run.conversation, folder, user);
     convert_test(checkpoint, path, "f32");
     if (mvlm_model_open(path, NULL, &run.model, &error) != MVLM_OK ||
         mvlm_model_verify(run.model, NULL, NULL, &error) != MVLM_OK)
         fail_msg("%s: %s", name, error.message);
-    load_pictures(&run);
-    load_turns(&run);
     answer(&run, 1);
     for (size_t i = 0; i < run.n_traced; i++)
         check_stage(&run, &run.traced[i]);
     check_answer(&run);
     check_threads(&run);
-    if (json_object_get(run.expected, "perplexity"))
+    if (json_object_get(run.conversation.expected, "perplexity"))
         check_perplexity(&run);
     forget_trace(&run);
-    for (size_t i = 0; i < run.question.n_pictures; i++)
-        free((void *)(uintptr_t)run.pictures[i].bytes);
-    free(run.pictures);
-    free(run.turns);
     mvlm_model_close(run.model);
-    json_decref(run.expected);
+    conversation_close(&run.conversation);
     remove_folder(temporary);
     free(temporary);
     free(path);
-    free(record);
     free(checkpoint);
 }
 

@@ -434,3 +434,12 @@ void build_torch(const char *folder, const char *name, const struct built_view *
     build_archive(folder, name, pickle.data, pickle.n, storages, n_storages, flags);
     bytes_free(&pickle);
 }
+
+struct checkpoint *open_folder(const char *folder)
+{
+    struct checkpoint *checkpoint;
+    mvlm_error error = {0};
+    if (checkpoint_open(folder, &checkpoint, &error) != MVLM_OK)
+        fail_msg("%s", error.message);
+    return checkpoint;
+}

@@ -94,4 +94,7 @@ void build_torch(const char *folder, const char *name, const struct built_view *
                  size_t n_views, const struct built_storage *storages, size_t n_storages,
                  int flags);
 
+/* Opens the checkpoint; fails the test when that fails. */
+struct checkpoint *open_folder(const char *folder);
+
 #endif

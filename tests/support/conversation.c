@@ -12,10 +12,11 @@
 #include <string.h>
 
 #include "golden.h"
+#include "program.h"
 
 #define CASES SOURCE_DIR "/tests/golden/cases"
 
-static void load_pictures(struct conversation *c)
+static void load_pictures(struct conversation *c, const char *images)
 {
     const json_t *names = json_object_get(c->expected, "images");
     const size_t n = json_array_size(names);
@@ -23,7 +24,7 @@ static void load_pictures(struct conversation *c)
     assert_non_null(c->pictures);
     for (size_t i = 0; i < n; i++) {
         const char *name = json_string_value(json_array_get(names, i));
-        char *path = path_of(SOURCE_DIR "/tests/golden/images", name, NULL);
+        char *path = path_of(images, name, NULL);
         c->pictures[i].name = name;
         c->pictures[i].bytes = file_load(path, &c->pictures[i].n_bytes);
         free(path);
@@ -47,18 +48,44 @@ static void load_turns(struct conversation *c)
     c->question.n_turns = n;
 }
 
-void conversation_open(struct conversation *c, const char *name)
+void conversation_open_case(struct conversation *c, const char *folder, const char *images)
 {
     memset(c, 0, sizeof *c);
-    char *folder = path_of(CASES, name, "expected"), *path = path_of(folder, "case.json", NULL);
+    char *path = path_of(folder, "expected", "case.json");
     c->expected = json_load_test(path);
     free(path);
-    free(folder);
-    load_pictures(c);
+    load_pictures(c, images);
     load_turns(c);
     c->question.max_tokens = (size_t)json_integer_value(json_object_get(c->expected, "count"));
     c->text = json_string_value(json_object_get(c->expected, "text"));
     assert_non_null(c->text);
+}
+
+void conversation_open(struct conversation *c, const char *name)
+{
+    char *folder = path_of(CASES, name, NULL);
+    conversation_open_case(c, folder, SOURCE_DIR "/tests/golden/images");
+    free(folder);
+}
+
+void conversations_open(struct conversations *all, const char *const *names, size_t n)
+{
+    all->folder = temporary_folder();
+    all->n = n;
+    for (size_t i = 0; i < n; i++) {
+        conversation_open(&all->cases[i], names[i]);
+        all->models[i] = conversation_model(all->folder, names[i], "f32", NULL);
+    }
+}
+
+void conversations_close(struct conversations *all)
+{
+    for (size_t i = 0; i < all->n; i++) {
+        mvlm_model_close(all->models[i]);
+        conversation_close(&all->cases[i]);
+    }
+    remove_folder(all->folder);
+    free(all->folder);
 }
 
 void conversation_close(struct conversation *c)

@@ -14,7 +14,10 @@ struct conversation {
     const char *text;       /* the expected answer */
 };
 
-/* Reads tests/golden/cases/NAME; fails the test when that fails. */
+/* Reads a case's folder, with its pictures from `images`, or tests/golden/cases/NAME; fails the test
+ * when that fails. */
+void conversation_open_case(struct conversation *conversation, const char *folder,
+                            const char *images);
 void conversation_open(struct conversation *conversation, const char *name);
 void conversation_close(struct conversation *conversation);
 
@@ -22,6 +25,16 @@ void conversation_close(struct conversation *conversation);
  * may be NULL. */
 mvlm_model *conversation_model(const char *folder, const char *name, const char *type,
                                const char *isa);
+
+/* Several of the project's own cases with their models, in a temporary folder. */
+struct conversations {
+    struct conversation cases[4];
+    mvlm_model *models[4];
+    size_t n;
+    char *folder;
+};
+void conversations_open(struct conversations *all, const char *const *names, size_t n);
+void conversations_close(struct conversations *all);
 
 /* An answer's text; its address is mvlm_ask's `user`. */
 struct reply {
