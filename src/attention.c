@@ -42,12 +42,11 @@ static void multiply(const struct block *block, float *y, size_t y_stride, const
                      size_t x_stride, const void *tile, size_t n_k, bool accumulate)
 {
     const struct kernels *kernels = block->job->compute->kernels;
-    if (block->job->attention->cache->type == TENSOR_F32) {
-        kernels->gemm_f32(y, y_stride, x, x_stride, tile, block->n_rows, n_k, accumulate);
-        return;
+    if (block->job->attention->cache->type == TENSOR_F16) {
+        kernels->f16_to_f32(block->panel, tile, n_k * TILE);
+        tile = block->panel;
     }
-    kernels->f16_to_f32(block->panel, tile, n_k * TILE);
-    kernels->gemm_f32(y, y_stride, x, x_stride, block->panel, block->n_rows, n_k, accumulate);
+    kernels->gemm_f32(y, y_stride, x, x_stride, tile, block->n_rows, n_k, accumulate);
 }
 
 static size_t keys_seen(const struct attention *attention, size_t row)

@@ -8,9 +8,6 @@
 #include "status.h"
 #include "utf8.h"
 
-static const char mark[] = "\xe2\x96\x81"; /* U+2581 stands for a space */
-enum { MARK_BYTES = 3 };
-
 /* ---- Normalising ------------------------------------------------------------------------ */
 
 struct bytes {
@@ -36,7 +33,7 @@ static size_t unit_length(const struct tokenizer *t, const char *text, size_t n_
 static void put_byte(struct bytes *out, char byte, bool escape)
 {
     if (byte == ' ' && escape) {
-        memcpy(out->at + out->n, mark, MARK_BYTES);
+        memcpy(out->at + out->n, SPACE_MARK, MARK_BYTES);
         out->n += MARK_BYTES;
     } else
         out->at[out->n++] = byte;
@@ -44,7 +41,7 @@ static void put_byte(struct bytes *out, char byte, bool escape)
 
 static void trim_end(struct bytes *out, bool escape)
 {
-    const char *space = escape ? mark : " ";
+    const char *space = escape ? SPACE_MARK : " ";
     const size_t length = strlen(space);
     while (out->n >= length && memcmp(out->at + out->n - length, space, length) == 0)
         out->n -= length;
@@ -73,7 +70,8 @@ static void normalise(const struct tokenizer *t, const char *text, size_t n_byte
         size_t length = unit_length(t, unit, n_bytes - i, &user_defined);
         i += length;
         /* transformers' non-legacy way turns a typed mark into a space first */
-        if (lead != LEAD_MODEL && length == MARK_BYTES && memcmp(unit, mark, MARK_BYTES) == 0) {
+        if (lead != LEAD_MODEL && length == MARK_BYTES &&
+            memcmp(unit, SPACE_MARK, MARK_BYTES) == 0) {
             unit = " ";
             length = 1;
         }

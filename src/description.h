@@ -29,6 +29,26 @@ struct number_list {
     double value[MAX_STOP_IDS];
 };
 
+struct tokenizer_settings {
+    int64_t kind;                           /* enum tokenizer_kind */
+    int64_t unk_id, bos_id, eos_id, pad_id; /* -1: none */
+    int64_t add_bos;
+    int64_t legacy; /* 1: after a special token, text gets a dummy prefix of its own
+                       (transformers' flag) */
+    int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_as_suffix,
+        byte_fallback;
+    struct number_list stop_ids; /* that end an answer */
+};
+
+/* One conversation: system_prefix system system_suffix, then for each turn
+ * user_prefix question user_suffix [answer_prefix answer answer_suffix]. */
+struct prompt_texts {
+    int64_t present; /* 0: a base model, the prompt is the whole text */
+    const char *system_prefix, *system, *system_suffix;
+    const char *user_prefix, *user_suffix;
+    const char *answer_prefix, *answer_suffix;
+};
+
 struct description {
     const char *name;
 
@@ -67,25 +87,9 @@ struct description {
         int64_t tied_head; /* 1: the embeddings are the head */
     } decoder;
 
-    struct {
-        int64_t kind;                           /* enum tokenizer_kind */
-        int64_t unk_id, bos_id, eos_id, pad_id; /* -1: none */
-        int64_t add_bos;
-        int64_t legacy; /* 1: after a special token, text gets a dummy prefix of its own
-                           (transformers' flag) */
-        int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces,
-            whitespace_as_suffix, byte_fallback;
-        struct number_list stop_ids; /* that end an answer */
-    } tokenizer;
+    struct tokenizer_settings tokenizer;
 
-    /* One conversation: system_prefix system system_suffix, then for each turn
-     * user_prefix question user_suffix [answer_prefix answer answer_suffix]. */
-    struct {
-        int64_t present; /* 0: a base model, the prompt is the whole text */
-        const char *system_prefix, *system, *system_suffix;
-        const char *user_prefix, *user_suffix;
-        const char *answer_prefix, *answer_suffix;
-    } prompt;
+    struct prompt_texts prompt;
 };
 
 /* Bytes -> description, whose texts point into `bytes`. Checks every field's presence, kind and

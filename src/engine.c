@@ -36,9 +36,8 @@ static bool ends_at(const struct mvlm_session *s, mvlm_stage stage)
 static mvlm_status load_pictures(struct mvlm_session *s, mvlm_error *error)
 {
     const uint64_t max_pixels = s->options.max_pixels ? s->options.max_pixels : UINT64_C(100000000);
-    struct image_recipe recipe;
-    image_recipe_of(&s->model->description, &recipe);
-    const size_t square = 3 * (size_t)recipe.side * (size_t)recipe.side;
+    const struct image_recipe *recipe = &s->model->recipe;
+    const size_t square = 3 * (size_t)recipe->side * (size_t)recipe->side;
     for (size_t i = 0; i < s->question.n_pictures; i++) {
         const mvlm_picture *file = &s->question.pictures[i];
         struct picture picture;
@@ -47,7 +46,7 @@ static mvlm_status load_pictures(struct mvlm_session *s, mvlm_error *error)
         TRY(picture_decode(file->name, file->bytes, file->n_bytes, max_pixels, &picture, error));
         const double decoded = seconds_now();
         const mvlm_status status =
-            picture_to_square(&picture, &recipe, s->squares + i * square, error);
+            picture_to_square(&picture, recipe, s->squares + i * square, error);
         picture_free(&picture);
         TRY(status);
         s->counters.decode_picture_ms += 1e3 * (decoded - start);
@@ -68,11 +67,9 @@ static mvlm_status see(struct mvlm_session *s, size_t picture, mvlm_error *error
     const size_t row_shape[] = {tokens, hidden};
     float *rows = s->image_rows + picture * tokens * hidden;
     const float *features;
-    struct image_recipe recipe;
-    image_recipe_of(d, &recipe);
 
     double start = seconds_now();
-    square_to_pixels(s->squares + picture * 3 * side * side, &recipe, s->pixels);
+    square_to_pixels(s->squares + picture * 3 * side * side, &s->model->recipe, s->pixels);
     s->counters.preprocess_ms += 1e3 * (seconds_now() - start);
     TRY(trace(s, "pixels", picture, s->pixels, pixel_shape, 3, error));
     if (ends_at(s, MVLM_TO_PIXELS))

@@ -34,6 +34,8 @@ static mvlm_status read_description(struct mvlm_model *model, mvlm_error *error)
     const uint8_t *bytes = model->weights.bytes + range.offset;
     TRY(description_decode(model->weights.path, bytes, (size_t)range.n_bytes, &model->description,
                            error));
+    if (takes_pictures(&model->description))
+        image_recipe_of(&model->description, &model->recipe);
     mvlm_field field;
     while (description_field(bytes, (size_t)range.n_bytes, model->n_fields, &field))
         model->n_fields++;

@@ -11,6 +11,7 @@
 struct mvlm_model {
     struct weights weights;
     struct description description;
+    struct image_recipe recipe; /* where the model takes pictures */
     struct parameters parameters;
     struct tokenizer *tokenizer;
     const struct kernels *kernels;

@@ -44,7 +44,7 @@ mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options
                     n_rows, n_pictures * image_tokens(&model->description), sizes->n_ctx);
     sizes->n_rows = smaller(sizes->n_rows, sizes->n_ctx);
     /* an answer cannot be longer than the context leaves room for */
-    sizes->max_tokens = smaller(tokens, sizes->n_ctx - (n_rows ? n_rows : 0) + 1);
+    sizes->max_tokens = smaller(tokens, sizes->n_ctx - n_rows + 1);
     sizes->kv_type = options->kv_type == MVLM_KV_AUTO  ? model_matrix_type(model)
                      : options->kv_type == MVLM_KV_F16 ? TENSOR_F16
                                                        : TENSOR_F32;
@@ -74,7 +74,7 @@ static void layout(struct mvlm_session *s, const struct session_sizes *sizes)
                     (size_t)d->decoder.n_kv_heads, (size_t)d->decoder.head_dim, sizes->n_ctx);
     s->plan.kv_cache = arena->used;
     s->compute.scratch_floats =
-        (scratch_floats(d, sizes) + 15) / 16 * 16; /* threads do not share cache lines */
+        aligned(scratch_floats(d, sizes), 16); /* threads do not share cache lines */
     s->compute.scratch =
         arena_take(arena, (size_t)sizes->n_threads * s->compute.scratch_floats, sizeof(float));
     sampler_layout(&s->sampler, arena, s->model->tokenizer->n_pieces);

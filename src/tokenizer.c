@@ -11,9 +11,6 @@
 #include "status.h"
 #include "utf8.h"
 
-static const char mark[] = "\xe2\x96\x81"; /* U+2581, a space within a piece */
-enum { MARK_BYTES = 3 };
-
 static bool same_text(const struct piece *piece, const char *text, size_t n_bytes)
 {
     return piece->n_bytes == n_bytes && memcmp(piece->text, text, n_bytes) == 0;
@@ -208,7 +205,8 @@ size_t tokenizer_bytes(const struct tokenizer *t, int32_t id, char *out)
     }
     size_t n = 0;
     for (size_t i = 0; i < piece->n_bytes;) {
-        if (piece->n_bytes - i >= MARK_BYTES && memcmp(piece->text + i, mark, MARK_BYTES) == 0) {
+        if (piece->n_bytes - i >= MARK_BYTES &&
+            memcmp(piece->text + i, SPACE_MARK, MARK_BYTES) == 0) {
             out[n++] = ' ';
             i += MARK_BYTES;
         } else

@@ -1,5 +1,4 @@
 /* mobilevlm verify: every byte of model.bin against its digests, its padding and its bounds. */
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

@@ -41,14 +41,13 @@ static const struct projector_source projectors[] = {
 /* Conversation templates, by conv_mode. */
 static const struct prompt_template {
     const char *name;
-    const char *system_prefix, *system, *system_suffix;
-    const char *user_prefix, *user_suffix;
-    const char *answer_prefix, *answer_suffix;
+    struct prompt_texts texts;
 } templates[] = {
-    {"v1", "",
-     "A chat between a curious user and an artificial intelligence assistant. "
-     "The assistant gives helpful, detailed, and polite answers to the user's questions.",
-     " ", "USER: ", " ASSISTANT:", " ", "</s>"},
+    {"v1",
+     {1, "",
+      "A chat between a curious user and an artificial intelligence assistant. "
+      "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+      " ", "USER: ", " ASSISTANT:", " ", "</s>"}},
 };
 
 /* The tower that the published checkpoints name but do not describe:
@@ -342,37 +341,12 @@ static mvlm_status read_template(struct config *c, mvlm_error *error)
     TRY(json_text_field(file, c->json, "conv_mode", c->projector ? "v1" : NULL, &name, error));
     if (!name)
         return MVLM_OK; /* a text-only model without a template is a base model */
-    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
-        const struct prompt_template *t = &templates[i];
-        if (strcmp(t->name, name) != 0)
-            continue;
-        d->prompt.present = 1;
-        d->prompt.system_prefix = t->system_prefix;
-        d->prompt.system = t->system;
-        d->prompt.system_suffix = t->system_suffix;
-        d->prompt.user_prefix = t->user_prefix;
-        d->prompt.user_suffix = t->user_suffix;
-        d->prompt.answer_prefix = t->answer_prefix;
-        d->prompt.answer_suffix = t->answer_suffix;
-        return MVLM_OK;
-    }
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++)
+        if (strcmp(templates[i].name, name) == 0) {
+            d->prompt = templates[i].texts;
+            return MVLM_OK;
+        }
     return fail(error, MVLM_BAD_MODEL, "%s: conv_mode \"%.60s\" is not supported", file, name);
-}
-
-/* ---- Tokenizer -------------------------------------------------------------------------- */
-
-static void copy_tokenizer(const struct sentencepiece *tokenizer, struct description *d)
-{
-    d->tokenizer.kind = TOKENIZER_SENTENCEPIECE_BPE;
-    d->tokenizer.unk_id = tokenizer->unk_id;
-    d->tokenizer.bos_id = tokenizer->bos_id;
-    d->tokenizer.eos_id = tokenizer->eos_id;
-    d->tokenizer.pad_id = tokenizer->pad_id;
-    d->tokenizer.add_dummy_prefix = tokenizer->add_dummy_prefix;
-    d->tokenizer.remove_extra_whitespaces = tokenizer->remove_extra_whitespaces;
-    d->tokenizer.escape_whitespaces = tokenizer->escape_whitespaces;
-    d->tokenizer.whitespace_as_suffix = tokenizer->whitespace_as_suffix;
-    d->tokenizer.byte_fallback = tokenizer->byte_fallback;
 }
 
 /* ---- The whole -------------------------------------------------------------------------- */
@@ -411,7 +385,7 @@ static mvlm_status read_all(const char *folder, const struct sentencepiece *toke
         return fail(error, MVLM_BAD_MODEL,
                     "%s: \"vocab_size\" %lld is less than the tokenizer's %zu pieces", file,
                     (long long)c->description.decoder.vocab, tokenizer->n_pieces);
-    copy_tokenizer(tokenizer, &c->description);
+    c->description.tokenizer = tokenizer->settings;
     TRY(read_side_files(folder, c->json, tokenizer, &c->description, error));
     return description_check(file, &c->description, error);
 }

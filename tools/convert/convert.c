@@ -9,10 +9,10 @@
 #define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack */
 #include <xxhash.h>
 
-#include "model.h"
 #include "status.h"
 #include "threads.h"
 #include "tokenizer.h"
+#include "weights.h"
 #include "config.h"
 #include "names.h"
 #include "writer.h"
@@ -31,6 +31,7 @@ struct conversion {
     struct format_tensor *directory; /* [n] */
     size_t n;
     struct format_header header;
+    uint8_t *front; /* [header.data.offset], what stands before the data */
     struct writer writer;
     struct convert_report *report;
 };
@@ -271,43 +272,36 @@ static mvlm_status write_tensor(struct conversion *c, size_t index, mvlm_error *
 
 /* ---- The whole -------------------------------------------------------------------------- */
 
-static mvlm_status write_front(struct conversion *c, mvlm_error *error)
+/* Description and tokenizer, which are known before the data. What mobilevlm would refuse to open (a
+ * norm's epsilon out of range, a piece that stands twice) is refused here, by the very code that
+ * opens. */
+static mvlm_status begin_front(struct conversion *c, mvlm_error *error)
 {
-    const size_t n = (size_t)c->header.data.offset;
-    uint8_t *front = calloc(1, n);
-    if (!front)
-        return fail_no_memory(error, "the header", n);
-    description_encode(&c->config.description, front + c->header.description.offset);
-    sentencepiece_encode(&c->tokenizer, front + c->header.tokenizer.offset);
-    memcpy(front + c->header.directory.offset, c->directory, c->n * sizeof *c->directory);
-    memcpy(front, &c->header, sizeof c->header);
-    digest_of_front(front, n, c->header.digest);
-    memcpy(front, &c->header, sizeof c->header);
-    const mvlm_status status = writer_finish(&c->writer, front, n, error);
-    free(front);
-    return status;
+    const struct format_header *h = &c->header;
+    struct description description;
+    struct tokenizer *tokenizer;
+    c->front = calloc(1, (size_t)h->data.offset);
+    if (!c->front)
+        return fail_no_memory(error, "the header", (size_t)h->data.offset);
+    description_encode(&c->config.description, c->front + h->description.offset);
+    sentencepiece_encode(&c->tokenizer, c->front + h->tokenizer.offset);
+    TRY(description_decode("config.json", c->front + h->description.offset,
+                           (size_t)h->description.n_bytes, &description, error));
+    TRY(tokenizer_open("tokenizer.model", &description, c->front + h->tokenizer.offset,
+                       (size_t)h->tokenizer.n_bytes, &tokenizer, error));
+    tokenizer_close(tokenizer);
+    return MVLM_OK;
 }
 
-/* What mobilevlm would refuse to open (a norm's epsilon out of range, a piece that stands twice) is
- * refused before anything is written, by the very code that opens. */
-static mvlm_status check_front(const struct conversion *c, mvlm_error *error)
+/* The directory, whose digests are known now, and the header with the digest of it all. */
+static mvlm_status finish_front(struct conversion *c, mvlm_error *error)
 {
-    const size_t n = (size_t)aligned(c->header.description.n_bytes, FORMAT_ALIGN);
-    struct description description;
-    struct tokenizer *tokenizer = NULL;
-    uint8_t *bytes = malloc(n + (size_t)c->header.tokenizer.n_bytes);
-    if (!bytes)
-        return fail_no_memory(error, "the description", n);
-    description_encode(&c->config.description, bytes);
-    sentencepiece_encode(&c->tokenizer, bytes + n);
-    mvlm_status status = description_decode(
-        "config.json", bytes, (size_t)c->header.description.n_bytes, &description, error);
-    if (status == MVLM_OK)
-        status = tokenizer_open("tokenizer.model", &description, bytes + n,
-                                (size_t)c->header.tokenizer.n_bytes, &tokenizer, error);
-    tokenizer_close(tokenizer);
-    free(bytes);
-    return status;
+    const size_t n = (size_t)c->header.data.offset;
+    memcpy(c->front + c->header.directory.offset, c->directory, c->n * sizeof *c->directory);
+    memcpy(c->front, &c->header, sizeof c->header);
+    digest_of_front(c->front, n, c->header.digest);
+    memcpy(c->front, &c->header, sizeof c->header);
+    return writer_finish(&c->writer, c->front, n, error);
 }
 
 static mvlm_status run(struct conversion *c, const char *folder, const char *path,
@@ -318,17 +312,18 @@ static mvlm_status run(struct conversion *c, const char *folder, const char *pat
     TRY(config_open(folder, &c->tokenizer, &c->config, error));
     TRY(find_sources(c, error));
     plan_file(c);
-    TRY(check_front(c, error));
+    TRY(begin_front(c, error));
     TRY(writer_open(&c->writer, path, c->options->force, c->options->stop, error));
     TRY(writer_pad(&c->writer, c->header.data.offset, error));
     for (size_t i = 0; i < c->n; i++)
         TRY(write_tensor(c, i, error));
-    return write_front(c, error);
+    return finish_front(c, error);
 }
 
 static void close_all(struct conversion *c)
 {
     writer_close(&c->writer);
+    free(c->front);
     free(c->specs);
     free(c->sources);
     free(c->directory);

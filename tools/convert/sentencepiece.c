@@ -80,15 +80,19 @@ struct setting {
 
 #define AT(member) offsetof(struct sentencepiece, member)
 static const struct setting trainer_settings[] = {
-    {3, AT(model_type)},     {24, AT(whitespace_as_suffix)},
-    {35, AT(byte_fallback)}, {40, AT(unk_id)},
-    {41, AT(bos_id)},        {42, AT(eos_id)},
-    {43, AT(pad_id)},        {0, 0},
+    {3, AT(model_type)},
+    {24, AT(settings.whitespace_as_suffix)},
+    {35, AT(settings.byte_fallback)},
+    {40, AT(settings.unk_id)},
+    {41, AT(settings.bos_id)},
+    {42, AT(settings.eos_id)},
+    {43, AT(settings.pad_id)},
+    {0, 0},
 };
 static const struct setting normalizer_settings[] = {
-    {3, AT(add_dummy_prefix)},
-    {4, AT(remove_extra_whitespaces)},
-    {5, AT(escape_whitespaces)},
+    {3, AT(settings.add_dummy_prefix)},
+    {4, AT(settings.remove_extra_whitespaces)},
+    {5, AT(settings.escape_whitespaces)},
     {0, 0},
 };
 #undef AT
@@ -153,7 +157,8 @@ static bool read_model(struct sentencepiece *t, struct message message)
 
 static mvlm_status check(const struct sentencepiece *t, const char *path, mvlm_error *error)
 {
-    const int64_t ids[] = {t->unk_id, t->bos_id, t->eos_id, t->pad_id};
+    const int64_t ids[] = {t->settings.unk_id, t->settings.bos_id, t->settings.eos_id,
+                           t->settings.pad_id};
     if (t->model_type != MODEL_TYPE_BPE)
         return fail(error, MVLM_BAD_MODEL,
                     "%s: is no BPE model (type %lld; unigram, word and character models are not "
@@ -189,12 +194,13 @@ mvlm_status sentencepiece_open(const char *folder, struct sentencepiece *tokeniz
 {
     struct source_file file;
     *tokenizer = (struct sentencepiece){.model_type = 1,
-                                        .bos_id = 1,
-                                        .eos_id = 2,
-                                        .pad_id = -1,
-                                        .add_dummy_prefix = 1,
-                                        .remove_extra_whitespaces = 1,
-                                        .escape_whitespaces = 1};
+                                        .settings = {.kind = TOKENIZER_SENTENCEPIECE_BPE,
+                                                     .bos_id = 1,
+                                                     .eos_id = 2,
+                                                     .pad_id = -1,
+                                                     .add_dummy_prefix = 1,
+                                                     .remove_extra_whitespaces = 1,
+                                                     .escape_whitespaces = 1}};
     TRY(source_file_open(folder, "tokenizer.model", &file, error));
     mvlm_status status =
         source_file_load(&file, 0, file.n_bytes, MAX_BYTES, "tokenizer", &tokenizer->bytes, error);

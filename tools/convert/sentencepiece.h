@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "description.h"
 #include "mobilevlm.h"
 
 struct sentencepiece_piece {
@@ -19,11 +20,9 @@ struct sentencepiece {
     uint8_t *bytes; /* of the file */
     struct sentencepiece_piece *pieces;
     size_t n_pieces;
-    int64_t unk_id, bos_id, eos_id, pad_id; /* -1: none */
     int64_t model_type;
-    int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_as_suffix,
-        byte_fallback;
-    size_t normalization_bytes; /* of a character map, which this program does not apply */
+    struct tokenizer_settings settings; /* what the file itself says of them */
+    size_t normalization_bytes;         /* of a character map, which this program does not apply */
 };
 
 /* Reads folder/tokenizer.model; refuses what is no BPE model and what normalises characters.
