@@ -61,7 +61,7 @@ typedef struct mvlm_model mvlm_model;
 typedef struct mvlm_session mvlm_session;
 
 typedef struct mvlm_model_options {
-    /* Highest rung of kernels to use, "c" to "avx2"; NULL: the best that the CPU has. */
+    /* Highest rung of kernels to use, "c" to "avx512vnni"; NULL: the best that the CPU has. */
     const char *isa;
 } mvlm_model_options;
 
@@ -114,7 +114,7 @@ bool mvlm_model_field(const mvlm_model *model, size_t index, mvlm_field *field);
 
 typedef struct mvlm_tensor {
     const char *name;
-    const char *type;         /* "f32", "f16" */
+    const char *type;         /* "f32", "f16", "q8", "q4" */
     int64_t shape[2];         /* rows, columns; a vector has one column */
     uint64_t offset, n_bytes; /* in the file */
     char digest[33];          /* XXH3-128 of the bytes, hexadecimal */
@@ -146,16 +146,19 @@ mvlm_status mvlm_detokenize(const mvlm_model *model, const int32_t *ids, size_t 
 
 /* ---- Session ---------------------------------------------------------------------------- */
 
-typedef enum mvlm_kv_type { MVLM_KV_AUTO, MVLM_KV_F32, MVLM_KV_F16 } mvlm_kv_type;
+typedef enum mvlm_kv_type { MVLM_KV_AUTO, MVLM_KV_F32, MVLM_KV_F16, MVLM_KV_Q8 } mvlm_kv_type;
 
 typedef struct mvlm_session_options {
     int n_threads; /* 0: one a core that the process may use */
     /* Positions in the cache; 0: as the question needs, at most the model's context. */
     size_t n_ctx;
-    mvlm_kv_type kv_type; /* auto: f32 for f32 files, else f16 */
+    mvlm_kv_type kv_type; /* auto: f32 for f32 files, else q8 */
     /* Bytes; a plan beyond it is refused before anything is allocated; 0: no limit. */
     uint64_t max_rss;
     uint64_t max_pixels; /* a picture's; 0: 100 million */
+    /* Keep the vision tower's weights in memory after a picture, for pictures that follow soon; else
+     * its pages are given back to the system, which may still hold them in its cache. */
+    bool keep_tower;
 } mvlm_session_options;
 
 mvlm_status mvlm_session_open(mvlm_model *model, const mvlm_session_options *options,
@@ -168,7 +171,7 @@ void mvlm_session_cancel(mvlm_session *session);
 
 /* Memory that a session will take, in bytes, computed without allocating it. */
 typedef struct mvlm_memory {
-    uint64_t weights; /* of the mapped file, when all of it has been read */
+    uint64_t weights; /* of the mapped file, as much as is in memory at once */
     uint64_t kv_cache, scratch;
     uint64_t total;
 } mvlm_memory;
@@ -285,6 +288,55 @@ const int32_t *mvlm_session_prompt_ids(const mvlm_session *session, size_t *n_id
  * logarithm. */
 mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, float *losses,
                        mvlm_error *error);
+
+/* ---- Measuring -------------------------------------------------------------------------- */
+
+/* Reads ids, no pictures, as positions `position`, position + 1, ... of the cache, and computes the
+ * logits of the last one: what a prompt and the steps of an answer cost, without sampling.
+ * Position 0 begins anew, with a cache for the session's n_ctx (0: the model's context); others
+ * continue mvlm_read calls that have read all positions below, and forget what these read from
+ * `position` on. Ends an answer that was under way. MVLM_USAGE when it does not fit, or for an id
+ * out of range. */
+mvlm_status mvlm_read(mvlm_session *session, size_t position, const int32_t *ids, size_t n_ids,
+                      mvlm_error *error);
+
+/* What cannot be beaten: reading the weights, or multiplying and adding (single precision,
+ * eight-bit rows with eight-bit weights, and with four-bit ones). */
+typedef enum mvlm_limit {
+    MVLM_LIMIT_READ,
+    MVLM_LIMIT_F32,
+    MVLM_LIMIT_W8A8,
+    MVLM_LIMIT_W4A8
+} mvlm_limit;
+
+/* Measures a limit with the session's own threads and instruction set, in some tens of
+ * milliseconds: *per_second is bytes of the model's own mapping (the decoder's part, in the page
+ * cache after the first call) or multiply-accumulates. The session keeps its state. */
+mvlm_status mvlm_measure_limit(mvlm_session *session, mvlm_limit limit, double *per_second,
+                               mvlm_error *error);
+
+/* What a model has to do, by arithmetic from its description. A multiply-accumulate is one
+ * multiplication with its addition; only matrix products, attention and convolutions count. */
+typedef struct mvlm_work {
+    double encode_macs;  /* a picture through the tower */
+    double project_macs; /* ... and through the projector */
+    double row_macs;     /* a row through the decoder's layers */
+    /* of row_macs, what is saved on each row but the last, because nobody reads its last layer */
+    double saved_macs;
+    double attention_macs; /* of a row, for each position that it sees */
+    double head_macs;      /* a row's logits */
+    uint64_t encode_bytes, project_bytes; /* weights of the tower and the projector, as stored */
+    uint64_t step_bytes;   /* that reading one row takes: layers and head, as they are stored */
+    uint64_t cache_bytes;  /* of a position */
+    uint64_t n_parameters;
+    /* which limit the multiply-accumulates of the tower and projector, and of the decoder have */
+    mvlm_limit picture_limit, decoder_limit;
+    const char *weight_type; /* of the decoder's layers: "q4" */
+    const char *kv_type;     /* of the cache: "q8" */
+} mvlm_work;
+
+/* `kv_type` decides cache_bytes. */
+void mvlm_model_work(const mvlm_model *model, mvlm_kv_type kv_type, mvlm_work *work);
 
 #ifdef __cplusplus
 }

@@ -3,8 +3,10 @@
 #define KERNELS_CPU_H
 
 enum {
-    CPU_AVX2 =
-        1, /* AVX2, FMA and F16C, and an operating system that saves their registers (x86-64-v3) */
+    /* each also asks whether the operating system saves the registers */
+    CPU_AVX2 = 1,       /* AVX2, FMA, F16C and BMI2 (x86-64-v3) */
+    CPU_AVX512VNNI = 2, /* AVX-512 F, BW, VL, DQ (x86-64-v4) and VNNI */
+    CPU_AVXVNNI = 4,    /* VPDPBUSD in 256-bit registers, without AVX-512 */
 };
 
 unsigned cpu_flags(void);

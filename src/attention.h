@@ -19,7 +19,8 @@ struct attention {
 void attend(struct compute *compute, const struct attention *attention, const float *q,
             size_t q_stride, size_t n_rows, float *out, size_t out_stride);
 
-/* Floats of scratch that a thread needs for attend() over at most `n_keys` positions. */
-size_t attention_scratch_floats(size_t n_keys, size_t head_dim);
+/* Floats of scratch that a thread needs for attend() over at most `n_keys` positions of a cache of
+ * that type. */
+size_t attention_scratch_floats(enum tensor_type type, size_t n_keys, size_t head_dim);
 
 #endif

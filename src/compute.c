@@ -14,7 +14,7 @@ mvlm_status compute_step(const struct compute *compute, const char *stage, size_
 
 void compute_run(const struct compute *compute, size_t n_tasks, task_fn task, void *argument)
 {
-    threads_run(compute->n_threads, n_tasks, task, argument);
+    team_run(compute->team, n_tasks, task, argument);
 }
 
 enum { ROWS_A_TASK = 16 };

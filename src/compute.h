@@ -14,15 +14,23 @@
 
 struct compute {
     const struct kernels *kernels;
-    int n_threads;
+    struct team *team;     /* open while a call of the public API runs */
     float *scratch;        /* [n_threads][scratch_floats] */
     size_t scratch_floats; /* for one thread */
+    struct q8_rows rows;   /* what quantized layers read next: linear_input */
     atomic_int cancelled;
     double linear_seconds; /* spent in linear() */
     int (*progress)(void *user, const char *stage,
                     double share); /* NULL: nobody asks; non-zero stops */
     void *progress_user;
 };
+
+/* Floats from one row of n values to the next in arrays of activations. A cache line more than the values need: rows a
+ * power of two apart would fall into the same few places of a cache (an encode took a third longer). */
+static inline size_t row_stride(size_t n)
+{
+    return (size_t)aligned(n, 16) + 16;
+}
 
 /* The calling thread's scratch inside a task. */
 static inline float *compute_scratch(const struct compute *compute, int thread)
@@ -35,7 +43,7 @@ static inline float *compute_scratch(const struct compute *compute, int thread)
 mvlm_status compute_step(const struct compute *compute, const char *stage, size_t done,
                          size_t total, mvlm_error *error);
 
-/* Runs task(argument, i, thread) for each of n_tasks with the session's threads. */
+/* Runs task(argument, i, thread) for each of n_tasks with the session's team. */
 void compute_run(const struct compute *compute, size_t n_tasks, task_fn task, void *argument);
 
 /* Rows of a matrix handed out to the threads: body(argument, first, n_rows, thread). */

@@ -30,13 +30,13 @@ void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
         float **array;
         size_t n;
     } arrays[] = {
-        {&buffers->x, n_rows * w.hidden},
-        {&buffers->normed, n_rows * w.hidden},
-        {&buffers->q, n_rows * w.q},
-        {&buffers->mixed, n_rows * w.q},
-        {&buffers->k, n_rows * w.kv},
-        {&buffers->v, n_rows * w.kv},
-        {&buffers->inner, n_rows * w.ffn},
+        {&buffers->x, n_rows * row_stride(w.hidden)},
+        {&buffers->normed, n_rows * row_stride(w.hidden)},
+        {&buffers->q, n_rows * row_stride(w.q)},
+        {&buffers->mixed, n_rows * row_stride(w.q)},
+        {&buffers->k, n_rows * row_stride(w.kv)},
+        {&buffers->v, n_rows * row_stride(w.kv)},
+        {&buffers->inner, n_rows * row_stride(w.ffn)},
         {&buffers->logits, logit_rows * w.vocab},
         {&buffers->cosine, n_positions * half},
         {&buffers->sine, n_positions * half},
@@ -83,9 +83,11 @@ static void rotate_rows(void *argument, size_t first, size_t n_rows, int thread)
         const float *cosine = job->buffers->cosine + (job->first + row) * (dims / 2);
         const float *sine = job->buffers->sine + (job->first + row) * (dims / 2);
         for (size_t at = 0; at < job->w.q; at += head_dim)
-            job->kernels->rope(job->buffers->q + row * job->w.q + at, cosine, sine, dims);
+            job->kernels->rope(job->buffers->q + row * row_stride(job->w.q) + at, cosine, sine,
+                               dims);
         for (size_t at = 0; at < job->w.kv; at += head_dim)
-            job->kernels->rope(job->buffers->k + row * job->w.kv + at, cosine, sine, dims);
+            job->kernels->rope(job->buffers->k + row * row_stride(job->w.kv) + at, cosine, sine,
+                               dims);
     }
 }
 
@@ -99,9 +101,21 @@ static void run_layer(struct compute *compute, const struct mvlm_model *model, s
     const struct decoder_layer *layer = &model->parameters.decoder.layers[index];
     const struct widths w = widths_of(d);
     const double eps = d->decoder.norm_eps;
+    const size_t x_stride = row_stride(w.hidden), q_stride = row_stride(w.q),
+                 kv_stride = row_stride(w.kv);
+    const size_t ffn_stride = row_stride(w.ffn);
     const struct epilogue onto_x = {.residual = b->x};
-    const struct epilogue gate = {.activation = (enum activation)d->decoder.activation,
-                                  .multiply = b->inner};
+    struct norm_rows x = {b->x, x_stride, n_rows, w.hidden};
+    const struct product qkv[] = {{&layer->q, b->q, q_stride, {0}},
+                                  {&layer->k, b->k, kv_stride, {0}},
+                                  {&layer->v, b->v, kv_stride, {0}}};
+    const struct product up_gate[] = {
+        {&layer->up, b->inner, ffn_stride, {0}},
+        {&layer->gate,
+         b->inner,
+         ffn_stride,
+         {.activation = (enum activation)d->decoder.activation, .multiply = b->inner}}};
+    struct input input;
     struct rope_job rope = {compute->kernels, d, b, first, w};
     struct attention seen = {.cache = cache,
                              .layer = index,
@@ -110,25 +124,26 @@ static void run_layer(struct compute *compute, const struct mvlm_model *model, s
                              .causal = true,
                              .first = first};
 
-    norm_rows(compute, NORM_RMS, &layer->attention_norm, eps, b->normed, b->x, n_rows, w.hidden);
-    linear(compute, &layer->q, b->normed, w.hidden, n_rows, b->q, w.q, NULL);
-    linear(compute, &layer->k, b->normed, w.hidden, n_rows, b->k, w.kv, NULL);
-    linear(compute, &layer->v, b->normed, w.hidden, n_rows, b->v, w.kv, NULL);
+    input = norm_input(compute, NORM_RMS, &layer->attention_norm, eps, &layer->q, &x, b->normed);
+    linear_all(compute, &input, qkv, 3, false);
     compute_rows(compute, n_rows, rotate_rows, &rope);
-    kv_cache_append(compute, cache, index, first, b->k, b->v, w.kv, n_rows);
+    if (first == 0)
+        kv_cache_set_origin(compute, cache, index, b->k, kv_stride, 1);
+    kv_cache_append(compute, cache, index, first, b->k, b->v, kv_stride, n_rows);
     if (last_only && n_rows > 1) {
-        memmove(b->x, b->x + (n_rows - 1) * w.hidden, w.hidden * sizeof *b->x);
-        memmove(b->q, b->q + (n_rows - 1) * w.q, w.q * sizeof *b->q);
+        memmove(b->x, b->x + (n_rows - 1) * x_stride, w.hidden * sizeof *b->x);
+        memmove(b->q, b->q + (n_rows - 1) * q_stride, w.q * sizeof *b->q);
         seen.first = first + n_rows - 1;
-        n_rows = 1;
+        x.n_rows = n_rows = 1;
     }
-    attend(compute, &seen, b->q, w.q, n_rows, b->mixed, w.q);
-    linear(compute, &layer->out, b->mixed, w.q, n_rows, b->x, w.hidden, &onto_x);
+    attend(compute, &seen, b->q, q_stride, n_rows, b->mixed, q_stride);
+    input = linear_input(compute, &layer->out.weight, b->mixed, q_stride, n_rows);
+    linear(compute, &layer->out, &input, b->x, x_stride, onto_x);
 
-    norm_rows(compute, NORM_RMS, &layer->ffn_norm, eps, b->normed, b->x, n_rows, w.hidden);
-    linear(compute, &layer->up, b->normed, w.hidden, n_rows, b->inner, w.ffn, NULL);
-    linear(compute, &layer->gate, b->normed, w.hidden, n_rows, b->inner, w.ffn, &gate);
-    linear(compute, &layer->down, b->inner, w.ffn, n_rows, b->x, w.hidden, &onto_x);
+    input = norm_input(compute, NORM_RMS, &layer->ffn_norm, eps, &layer->gate, &x, b->normed);
+    linear_all(compute, &input, up_gate, 2, true);
+    input = linear_input(compute, &layer->down.weight, b->inner, ffn_stride, n_rows);
+    linear(compute, &layer->down, &input, b->x, x_stride, onto_x);
 }
 
 mvlm_status decoder_read(struct compute *compute, const struct mvlm_model *model,
@@ -150,9 +165,11 @@ void decoder_logits(struct compute *compute, const struct mvlm_model *model,
                     struct decoder_buffers *buffers, size_t first, size_t n_rows)
 {
     const struct widths w = widths_of(&model->description);
-    norm_rows(compute, NORM_RMS, &model->parameters.decoder.norm,
-              model->description.decoder.norm_eps, buffers->normed, buffers->x + first * w.hidden,
-              n_rows, w.hidden);
-    linear(compute, &model->parameters.decoder.head, buffers->normed, w.hidden, n_rows,
-           buffers->logits, w.vocab, NULL);
+    const struct linear *head = &model->parameters.decoder.head;
+    const size_t stride = row_stride(w.hidden);
+    const struct norm_rows x = {buffers->x + first * stride, stride, n_rows, w.hidden};
+    const struct input input =
+        norm_input(compute, NORM_RMS, &model->parameters.decoder.norm,
+                   model->description.decoder.norm_eps, head, &x, buffers->normed);
+    linear(compute, head, &input, buffers->logits, w.vocab, (struct epilogue){0});
 }

@@ -13,6 +13,7 @@
 #include "model.h"
 
 struct decoder_buffers {
+    /* rows lie row_stride of their width apart */
     float *x, *normed; /* [rows, hidden] */
     float *q, *mixed;  /* [rows, n_heads x head_dim] */
     float *k, *v;      /* [rows, n_kv_heads x head_dim] */

@@ -90,6 +90,11 @@ struct description {
     struct tokenizer_settings tokenizer;
 
     struct prompt_texts prompt;
+
+    struct {
+        double norm_balance; /* the exponent that the converter balanced norms with; 0: it did not.
+                                Nothing depends on it */
+    } convert;
 };
 
 /* Bytes -> description, whose texts point into `bytes`. Checks every field's presence, kind and

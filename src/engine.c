@@ -46,7 +46,7 @@ static mvlm_status load_pictures(struct mvlm_session *s, mvlm_error *error)
         TRY(picture_decode(file->name, file->bytes, file->n_bytes, max_pixels, &picture, error));
         const double decoded = seconds_now();
         const mvlm_status status =
-            picture_to_square(&picture, recipe, s->squares + i * square, error);
+            picture_to_square(s->model->kernels, &picture, recipe, s->squares + i * square, error);
         picture_free(&picture);
         TRY(status);
         s->counters.decode_picture_ms += 1e3 * (decoded - start);
@@ -90,6 +90,15 @@ static mvlm_status see(struct mvlm_session *s, size_t picture, mvlm_error *error
 
 /* ---- The prompt ------------------------------------------------------------------------- */
 
+/* An embedding's page brings its neighbours along, up to a quarter of a megabyte a token: without this the whole table
+ * would come to count as memory in use. */
+static void give_back_table(struct mvlm_session *s)
+{
+    const struct matrix *table = &s->model->parameters.decoder.embedding;
+    if (table->layout == LAYOUT_ROWS && !s->options.keep_tower)
+        weights_give_back(table->data, table->n_rows * row_bytes(table->type, table->n_cols));
+}
+
 /* Where the next row of the sequence comes from. */
 struct reader {
     const int32_t *ids;
@@ -105,7 +114,7 @@ static size_t fill_rows(struct mvlm_session *s, struct reader *reader, size_t n)
     size_t row = 0;
     while (row < n && reader->at < reader->n_ids) {
         const int32_t id = reader->ids[reader->at];
-        float *out = s->decoder.x + row * hidden;
+        float *out = s->decoder.x + row * row_stride(hidden);
         if (id != MVLM_IMAGE_ID) {
             matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)id, out);
             reader->at++;
@@ -120,6 +129,7 @@ static size_t fill_rows(struct mvlm_session *s, struct reader *reader, size_t n)
         }
         row++;
     }
+    give_back_table(s);
     return row;
 }
 
@@ -139,22 +149,18 @@ static mvlm_status give_logits(struct mvlm_session *s, size_t n_rows, logits_fn 
     return MVLM_OK;
 }
 
-/* Reads the sequence from an empty cache. With `each`, the logits of every row are computed and
- * handed to it; without, the last row's are left in decoder.logits. */
-static mvlm_status prefill(struct mvlm_session *s, const int32_t *ids, size_t n_ids, logits_fn each,
-                           void *user, mvlm_error *error)
+/* Reads ids from s->position on, which moves. With `each`, the logits of every row are computed and
+ * handed to it; without, the last row's are left in decoder.logits. `n_total` positions are in the
+ * cache when this is done. */
+static mvlm_status read_ids(struct mvlm_session *s, const int32_t *ids, size_t n_ids,
+                            size_t n_total, logits_fn each, void *user, mvlm_error *error)
 {
     struct reader reader = {.ids = ids, .n_ids = n_ids};
     const size_t chunk = s->sizes.n_rows < MAX_CHUNK ? s->sizes.n_rows : MAX_CHUNK;
     size_t n = 0;
-    s->position = 0;
-    /* here, because pictures use the same memory */
-    const size_t most = s->sizes.n_rows + s->sizes.max_tokens;
-    decoder_positions(&s->decoder, &s->model->description,
-                      most < s->sizes.n_ctx ? most : s->sizes.n_ctx);
     for (size_t rows; (rows = fill_rows(s, &reader, chunk)) > 0; s->position += rows) {
         TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->cache, s->position, rows, !each,
-                         "prefill", s->sizes.n_rows, error));
+                         "prefill", n_total, error));
         if (each)
             TRY(give_logits(s, rows, each, user, error));
         n = rows;
@@ -162,6 +168,18 @@ static mvlm_status prefill(struct mvlm_session *s, const int32_t *ids, size_t n_
     if (!each && n)
         decoder_logits(&s->compute, s->model, &s->decoder, 0, 1);
     return MVLM_OK;
+}
+
+/* Reads the sequence from an empty cache. */
+static mvlm_status prefill(struct mvlm_session *s, const int32_t *ids, size_t n_ids, logits_fn each,
+                           void *user, mvlm_error *error)
+{
+    s->position = 0;
+    /* here, because pictures use the same memory */
+    const size_t most = s->sizes.n_rows + s->sizes.max_tokens;
+    decoder_positions(&s->decoder, &s->model->description,
+                      most < s->sizes.n_ctx ? most : s->sizes.n_ctx);
+    return read_ids(s, ids, n_ids, s->sizes.n_rows, each, user, error);
 }
 
 static mvlm_status trace_logits(struct mvlm_session *s, size_t first, size_t n_rows, void *user,
@@ -229,12 +247,23 @@ static mvlm_status take_question(struct mvlm_session *s, const mvlm_question *qu
     return MVLM_OK;
 }
 
-static mvlm_status begin(struct mvlm_session *s, const mvlm_question *question, mvlm_error *error)
+/* The weights that only pictures need. */
+static void give_back_tower(struct mvlm_session *s)
 {
+    const void *bytes;
+    const size_t n = weights_before(&s->model->weights, SECTION_DECODER, &bytes);
+    if (s->question.n_pictures && !s->options.keep_tower)
+        weights_give_back(bytes, n);
+}
+
+static mvlm_status begin(struct mvlm_session *s, void *argument, mvlm_error *error)
+{
+    const mvlm_question *question = argument;
     TRY(take_question(s, question, error));
     TRY(load_pictures(s, error));
     for (size_t i = 0; i < question->n_pictures; i++)
         TRY(see(s, i, error));
+    give_back_tower(s);
     s->state = SESSION_ENDED;
     if (question->until != MVLM_TO_END && question->until != MVLM_TO_LOGITS)
         return MVLM_OK;
@@ -250,22 +279,9 @@ static mvlm_status begin(struct mvlm_session *s, const mvlm_question *question, 
     return MVLM_OK;
 }
 
-/* A cancelled call uses the flag up; the question's progress is not that of the calls that follow.
- */
-static mvlm_status finish_call(struct mvlm_session *s, mvlm_status status)
-{
-    s->compute.progress = NULL;
-    s->counters.linear_ms = 1e3 * s->compute.linear_seconds;
-    if (status != MVLM_OK)
-        s->state = SESSION_IDLE;
-    if (status == MVLM_CANCELLED)
-        atomic_store_explicit(&s->compute.cancelled, 0, memory_order_relaxed);
-    return status;
-}
-
 mvlm_status mvlm_begin(mvlm_session *session, const mvlm_question *question, mvlm_error *error)
 {
-    return finish_call(session, begin(session, question, error));
+    return session_run(session, begin, (void *)(uintptr_t)question, error);
 }
 
 /* ---- Answer ----------------------------------------------------------------------------- */
@@ -283,6 +299,7 @@ static mvlm_status step(struct mvlm_session *s, mvlm_error *error)
 {
     matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)s->pending,
                s->decoder.x);
+    give_back_table(s);
     TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->cache, s->position, 1, true,
                      "generate", s->position + 1, error));
     decoder_logits(&s->compute, s->model, &s->decoder, 0, 1);
@@ -310,8 +327,9 @@ static mvlm_finish sample(struct mvlm_session *s, mvlm_piece *piece)
     return full ? MVLM_LENGTH : MVLM_UNFINISHED;
 }
 
-static mvlm_status next(struct mvlm_session *s, mvlm_piece *piece, mvlm_error *error)
+static mvlm_status next(struct mvlm_session *s, void *argument, mvlm_error *error)
 {
+    mvlm_piece *piece = argument;
     const size_t shape[] = {1, (size_t)s->model->description.decoder.vocab};
     const double start = seconds_now();
     if (s->state != SESSION_ANSWERING)
@@ -330,7 +348,7 @@ static mvlm_status next(struct mvlm_session *s, mvlm_piece *piece, mvlm_error *e
 mvlm_status mvlm_next(mvlm_session *session, mvlm_piece *piece, mvlm_error *error)
 {
     *piece = (mvlm_piece){.id = -1, .text = ""};
-    return finish_call(session, next(session, piece, error));
+    return session_run(session, next, piece, error);
 }
 
 mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_text_fn text,
@@ -343,7 +361,7 @@ mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_
     while (piece.finish == MVLM_UNFINISHED) {
         TRY(mvlm_next(session, &piece, error));
         if (text && piece.n_bytes && text(user, piece.text, piece.n_bytes))
-            return finish_call(session, fail(error, MVLM_CANCELLED, "stopped by the caller"));
+            return session_finish(session, fail(error, MVLM_CANCELLED, "stopped by the caller"));
     }
     return MVLM_OK;
 }
@@ -357,6 +375,68 @@ const int32_t *mvlm_session_prompt_ids(const mvlm_session *session, size_t *n_id
 {
     *n_ids = session->prompt.n;
     return session->prompt.ids;
+}
+
+/* ---- Plain ids -------------------------------------------------------------------------- */
+
+static mvlm_status check_ids(const struct mvlm_session *s, const int32_t *ids, size_t n_ids,
+                             mvlm_error *error)
+{
+    for (size_t i = 0; i < n_ids; i++)
+        if (ids[i] < 0 || ids[i] >= s->model->description.decoder.vocab)
+            return fail(error, MVLM_USAGE, "id %d at %zu is beyond the vocabulary", (int)ids[i], i);
+    return MVLM_OK;
+}
+
+struct read_job {
+    size_t position;
+    const int32_t *ids;
+    size_t n_ids;
+};
+
+/* Memory for the whole context; kept as it stands while nothing but mvlm_read uses it. */
+static mvlm_status begin_reading(struct mvlm_session *s, mvlm_error *error)
+{
+    struct session_sizes sizes;
+    if (s->state != SESSION_READING) {
+        TRY(session_sizes_of(s->model, &s->options, 0, 0, 1, &sizes, error));
+        TRY(session_prepare(s, &sizes, error));
+        decoder_positions(&s->decoder, &s->model->description, sizes.n_ctx);
+        s->state = SESSION_READING;
+    }
+    s->position = 0;
+    return MVLM_OK;
+}
+
+static mvlm_status read_rows(struct mvlm_session *s, void *argument, mvlm_error *error)
+{
+    const struct read_job *job = argument;
+    TRY(check_ids(s, job->ids, job->n_ids, error));
+    const double start = seconds_now();
+    s->compute.linear_seconds = 0;
+    if (job->position == 0)
+        TRY(begin_reading(s, error));
+    if (s->state != SESSION_READING || job->position > s->position)
+        return fail(error, MVLM_USAGE, "position %zu cannot be read: those below it were not",
+                    job->position);
+    if (job->n_ids > s->sizes.n_ctx - job->position)
+        return fail(error, MVLM_USAGE, "%zu ids from position %zu on: the context has %zu",
+                    job->n_ids, job->position, s->sizes.n_ctx);
+    s->position = job->position;
+    s->counters = (mvlm_counters){.prompt_tokens = job->n_ids,
+                                  .n_ctx = s->sizes.n_ctx,
+                                  .n_threads = s->sizes.n_threads,
+                                  .memory = s->plan};
+    TRY(read_ids(s, job->ids, job->n_ids, job->position + job->n_ids, NULL, NULL, error));
+    s->counters.prefill_ms = 1e3 * (seconds_now() - start);
+    return MVLM_OK;
+}
+
+mvlm_status mvlm_read(mvlm_session *session, size_t position, const int32_t *ids, size_t n_ids,
+                      mvlm_error *error)
+{
+    struct read_job job = {position, ids, n_ids};
+    return session_run(session, read_rows, &job, error);
 }
 
 /* ---- Likelihood ------------------------------------------------------------------------- */
@@ -387,16 +467,14 @@ static mvlm_status score_rows(struct mvlm_session *s, size_t first, size_t n_row
     return MVLM_OK;
 }
 
-static mvlm_status score(struct mvlm_session *s, struct score_job *job, mvlm_error *error)
+static mvlm_status score(struct mvlm_session *s, void *argument, mvlm_error *error)
 {
+    struct score_job *job = argument;
     struct session_sizes sizes;
     s->state = SESSION_IDLE;
     s->counters = (mvlm_counters){0};
     s->compute.linear_seconds = 0;
-    for (size_t i = 0; i < job->n_ids; i++)
-        if (job->ids[i] < 0 || job->ids[i] >= s->model->description.decoder.vocab)
-            return fail(error, MVLM_USAGE, "id %d at %zu is beyond the vocabulary",
-                        (int)job->ids[i], i);
+    TRY(check_ids(s, job->ids, job->n_ids, error));
     if (job->n_ids == 0)
         return MVLM_OK;
     TRY(session_sizes_of(s->model, &s->options, job->n_ids, 0, 1, &sizes, error));
@@ -408,5 +486,5 @@ mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, 
                        mvlm_error *error)
 {
     struct score_job job = {ids, n_ids, losses};
-    return finish_call(session, score(session, &job, error));
+    return session_run(session, score, &job, error);
 }

@@ -20,6 +20,8 @@ enum {
     FORMAT_ALIGN = 64,            /* of tensors and of the parts before the data */
     FORMAT_SECTION_ALIGN = 16384, /* of the data's sections: whole pages on every system */
     FORMAT_TILE = 32,             /* output columns of a weight tile */
+    FORMAT_MOST_QUANTIZED =
+        1 << 16, /* columns of a quantized tensor: 127 x 128 of each fit 31 bits */
 };
 
 /* Features that a reader must understand; none are defined yet. */
@@ -29,8 +31,8 @@ enum tensor_type { TENSOR_F32 = 0, TENSOR_F16 = 1, TENSOR_Q8 = 2, TENSOR_Q4 = 3 
 
 enum tensor_layout {
     LAYOUT_ROWS = 0,  /* row-major */
-    LAYOUT_TILES = 1, /* 32 rows at a time, transposed: [rows / 32, rounded up][columns][32], zeros
-                         beyond the last row */
+    LAYOUT_TILES = 1, /* 32 rows at a time, transposed: of f32 and f16 [rows / 32, rounded up]
+                         [columns][32], zeros beyond the last row; of q8 and q4 as formats.h says */
 };
 
 _Static_assert((int)FORMAT_TILE == (int)KERNEL_TILE, "kernels read the file's tiles as they lie");
@@ -39,11 +41,12 @@ _Static_assert((int)FORMAT_TILE == (int)KERNEL_TILE, "kernels read the file's ti
  */
 enum section { SECTION_VISION, SECTION_PROJECTOR, SECTION_DECODER, SECTION_COUNT };
 
-/* `n` rounded up to a multiple of `align`. */
-static inline uint64_t aligned(uint64_t n, uint64_t align)
-{
-    return (n + align - 1) / align * align;
-}
+/* Which type each part of a model is stored in. */
+struct tensor_types {
+    enum tensor_type vision;  /* matrices of the tower and the projector */
+    enum tensor_type decoder; /* matrices of the decoder's layers */
+    enum tensor_type head;    /* embeddings and lm_head */
+};
 
 struct format_range {
     uint64_t offset, n_bytes; /* from the file's start */

@@ -173,14 +173,15 @@ static struct resize_axis make_axis(enum image_fit fit, int64_t edge, int64_t ot
     return axis;
 }
 
-mvlm_status picture_to_square(const struct picture *picture, const struct image_recipe *recipe,
-                              uint8_t *square, mvlm_error *error)
+mvlm_status picture_to_square(const struct kernels *kernels, const struct picture *picture,
+                              const struct image_recipe *recipe, uint8_t *square, mvlm_error *error)
 {
     const struct resize_axis x =
         make_axis(recipe->fit, picture->width, picture->height, recipe->side);
     const struct resize_axis y =
         make_axis(recipe->fit, picture->height, picture->width, recipe->side);
-    return picture_resize(picture, &x, &y, recipe->pad_colour, recipe->side, square, error);
+    return picture_resize(kernels, picture, &x, &y, recipe->pad_colour, recipe->side, square,
+                          error);
 }
 
 /* CLIPImageProcessor: value * (1 / 255) in double, rounded to float; then in float. A value has few

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../kernels/kernels.h"
 #include "mobilevlm.h"
 
 /* RGB, 8 bits a channel, rows from the top, no padding: rgb[(y * width + x) * 3 + channel]. */
@@ -40,8 +41,9 @@ mvlm_status picture_decode(const char *name, const uint8_t *bytes, size_t n_byte
 void picture_free(struct picture *picture);
 
 /* The resized square, not yet normalised: square[(y * side + x) * 3 + channel]. */
-mvlm_status picture_to_square(const struct picture *picture, const struct image_recipe *recipe,
-                              uint8_t *square, mvlm_error *error);
+mvlm_status picture_to_square(const struct kernels *kernels, const struct picture *picture,
+                              const struct image_recipe *recipe, uint8_t *square,
+                              mvlm_error *error);
 
 /* square [side, side, 3] -> pixels [3, side, side], with the float roundings of CLIPImageProcessor.
  */

@@ -1,48 +1,109 @@
 #include "kv_cache.h"
 
+#include <string.h>
+
 #include "schema.h"
 
 enum { TILE = FORMAT_TILE };
 
-static size_t tiles(size_t n)
-{
-    return (n + TILE - 1) / TILE;
-}
-
+/* Bytes of a value; inputs of tiles of q8 are padded. */
 static size_t value_size(const struct kv_cache *cache)
 {
-    return tensor_value_bytes(cache->type);
+    return cache->type == TENSOR_Q8 ? 1 : tensor_value_bytes(cache->type);
+}
+
+static size_t key_rows(enum tensor_type type, size_t head_dim)
+{
+    return type == TENSOR_Q8 ? aligned(head_dim, KERNEL_GROUP) : head_dim;
 }
 
 void kv_cache_layout(struct kv_cache *cache, struct arena *arena, enum tensor_type type,
                      size_t n_layers, size_t n_heads, size_t head_dim, size_t n_positions)
 {
-    *cache =
-        (struct kv_cache){type, n_layers, n_heads, head_dim, tiles(n_positions) * TILE, NULL, NULL};
-    const size_t n_lists = n_layers * n_heads;
-    cache->keys = arena_take(arena, n_lists * cache->capacity, head_dim * value_size(cache));
-    cache->values =
-        arena_take(arena, n_lists * cache->capacity, tiles(head_dim) * TILE * value_size(cache));
+    *cache = (struct kv_cache){.type = type,
+                               .n_layers = n_layers,
+                               .n_heads = n_heads,
+                               .head_dim = head_dim,
+                               .capacity = tiles_of(n_positions) * TILE};
+    const size_t n_lists = n_layers * n_heads, size = value_size(cache);
+    cache->keys = arena_take(arena, n_lists * cache->capacity, key_rows(type, head_dim) * size);
+    cache->values = arena_take(arena, n_lists * cache->capacity, tiles_of(head_dim) * TILE * size);
+    if (type == TENSOR_Q8) {
+        cache->key_scale = arena_take(arena, n_lists * cache->capacity, sizeof(float));
+        cache->value_scale = arena_take(arena, n_lists * cache->capacity, sizeof(float));
+        cache->origin = arena_take(arena, n_lists * head_dim, sizeof(float));
+    }
 }
 
-/* Where a tile of `rows` x 32 values begins. */
-static size_t tile_at(const struct kv_cache *cache, size_t layer, size_t head, size_t tiles_a_head,
-                      size_t tile, size_t rows)
+static size_t list_of(const struct kv_cache *cache, size_t layer, size_t head)
 {
-    return ((layer * cache->n_heads + head) * tiles_a_head + tile) * rows * TILE;
+    return layer * cache->n_heads + head;
 }
 
 const void *kv_cache_keys(const struct kv_cache *cache, size_t layer, size_t head, size_t tile)
 {
-    const size_t at = tile_at(cache, layer, head, cache->capacity / TILE, tile, cache->head_dim);
+    const size_t rows = key_rows(cache->type, cache->head_dim);
+    const size_t at = (list_of(cache, layer, head) * (cache->capacity / TILE) + tile) * rows * TILE;
     return (const char *)cache->keys + at * value_size(cache);
 }
 
 const void *kv_cache_values(const struct kv_cache *cache, size_t layer, size_t head, size_t tile)
 {
-    const size_t at = tile_at(cache, layer, head, tiles(cache->head_dim), tile, cache->capacity);
+    const size_t at =
+        (list_of(cache, layer, head) * tiles_of(cache->head_dim) + tile) * cache->capacity * TILE;
     return (const char *)cache->values + at * value_size(cache);
 }
+
+const float *kv_cache_key_scales(const struct kv_cache *cache, size_t layer, size_t head)
+{
+    return cache->key_scale + list_of(cache, layer, head) * cache->capacity;
+}
+
+const float *kv_cache_value_scales(const struct kv_cache *cache, size_t layer, size_t head)
+{
+    return cache->value_scale + list_of(cache, layer, head) * cache->capacity;
+}
+
+/* ---- Origin ----------------------------------------------------------------------------- */
+
+struct origin_job {
+    const struct compute *compute;
+    const struct kv_cache *cache;
+    size_t layer;
+    const float *keys;
+    size_t stride, n_rows;
+};
+
+static void average_head(void *argument, size_t head, int thread)
+{
+    (void)thread;
+    const struct origin_job *job = argument;
+    const size_t n = job->cache->head_dim;
+    float *origin = job->cache->origin + list_of(job->cache, job->layer, head) * n;
+    memset(origin, 0, n * sizeof *origin);
+    for (size_t row = 0; row < job->n_rows; row++)
+        job->compute->kernels->add(origin, job->keys + row * job->stride + head * n, n);
+    for (size_t i = 0; i < n; i++)
+        origin[i] /= (float)job->n_rows;
+}
+
+void kv_cache_set_origin(struct compute *compute, const struct kv_cache *cache, size_t layer,
+                         const float *keys, size_t stride, size_t n_rows)
+{
+    struct origin_job job = {compute, cache, layer, keys, stride, n_rows};
+    if (cache->type == TENSOR_Q8)
+        compute_run(compute, cache->n_heads, average_head, &job);
+}
+
+/* ---- Appending -------------------------------------------------------------------------- */
+
+struct append_job {
+    const struct compute *compute;
+    const struct kv_cache *cache;
+    size_t layer, first;
+    const float *keys, *values;
+    size_t stride;
+};
 
 /* Writes at most 32 values, `step` apart, from place[index] on. */
 static void store(const struct kv_cache *cache, const struct kernels *kernels, void *place,
@@ -58,38 +119,145 @@ static void store(const struct kv_cache *cache, const struct kernels *kernels, v
             ((float *)place)[index + i * step] = values[i];
 }
 
-void kv_cache_put(const struct kv_cache *cache, const struct kernels *kernels, size_t layer,
-                  size_t head, size_t position, const float *key, const float *value)
+static void put(const struct append_job *job, size_t head, size_t position, const float *key,
+                const float *value)
 {
     static const float zeros[TILE];
-    void *keys = (void *)(uintptr_t)kv_cache_keys(cache, layer, head, position / TILE);
+    const struct kv_cache *cache = job->cache;
+    const struct kernels *kernels = job->compute->kernels;
+    void *keys = (void *)(uintptr_t)kv_cache_keys(cache, job->layer, head, position / TILE);
     for (size_t i = 0; i < cache->head_dim; i += TILE) {
         const size_t left = cache->head_dim - i, n = left < TILE ? left : TILE;
-        void *values = (void *)(uintptr_t)kv_cache_values(cache, layer, head, i / TILE);
+        void *values = (void *)(uintptr_t)kv_cache_values(cache, job->layer, head, i / TILE);
         store(cache, kernels, keys, i * TILE + position % TILE, TILE, key + i, n);
         store(cache, kernels, values, position * TILE, 1, value + i, n);
         store(cache, kernels, values, position * TILE + n, 1, zeros, TILE - n); /* no channels */
     }
 }
 
-struct append_job {
-    const struct compute *compute;
-    const struct kv_cache *cache;
-    size_t layer, first;
-    const float *keys, *values;
-    size_t stride;
+/* ---- Appending in eight bits -------------------------------------------------------------- */
+
+/* A few neighbouring positions of a head on their way into the cache. */
+struct q8_scratch {
+    float *keys;         /* [QUAD][head_dim], less their origin */
+    struct q8_rows rows; /* [QUAD][head_dim] of keys or values */
 };
+
+enum { QUAD = KERNEL_QUAD };
+
+static void q8_layout(struct q8_scratch *s, struct arena *arena, size_t head_dim)
+{
+    s->keys = arena_take(arena, QUAD * head_dim, sizeof(float));
+    s->rows.stride = aligned(head_dim, 64);
+    s->rows.values = arena_take(arena, QUAD, s->rows.stride);
+    s->rows.sum = arena_take(
+        arena, QUAD, sizeof(int32_t)); /* sums are asked of weights only: nobody reads these */
+    s->rows.group_sum = arena_take(arena, QUAD * q4_groups(head_dim), sizeof(int32_t));
+}
+
+size_t kv_cache_scratch_floats(size_t head_dim)
+{
+    struct arena measuring = {0};
+    struct q8_scratch scratch;
+    q8_layout(&scratch, &measuring, head_dim);
+    return measuring.most / sizeof(float);
+}
+
+/* Four signed bytes as they are stored: plus 128. */
+static inline uint32_t stored(uint32_t bytes)
+{
+    return bytes ^ 0x80808080u;
+}
+
+/* n keys (at most a quad) to positions `position` ... of one head: a position is a column of its tile. */
+static void put_keys(const struct append_job *job, const struct q8_scratch *s, size_t head,
+                     size_t position, size_t n)
+{
+    const struct kv_cache *cache = job->cache;
+    for (size_t r = 0; r < n; r++) {
+        const size_t column = (position + r) % TILE;
+        uint8_t *tile =
+            (uint8_t *)(uintptr_t)kv_cache_keys(cache, job->layer, head, (position + r) / TILE);
+        for (size_t k = 0; k < aligned(cache->head_dim, KERNEL_GROUP); k += QUAD) {
+            uint32_t quad;
+            memcpy(&quad, s->rows.values + r * s->rows.stride + k, sizeof quad);
+            quad = stored(quad);
+            memcpy(tile + k * TILE + column * QUAD, &quad, sizeof quad);
+        }
+    }
+}
+
+/* n values likewise: a position is an input of the tiles of channels, so that a whole quad of them is a line. */
+static void put_values(const struct append_job *job, const struct q8_scratch *s, size_t head,
+                       size_t position, size_t n)
+{
+    const struct kv_cache *cache = job->cache;
+    for (size_t tile = 0; tile * TILE < cache->head_dim; tile++) {
+        uint8_t *line = (uint8_t *)(uintptr_t)kv_cache_values(cache, job->layer, head, tile) +
+                        position / QUAD * Q8_LINE;
+        const uint8_t *r0 = (const uint8_t *)s->rows.values + tile * TILE,
+                      *r1 = r0 + s->rows.stride;
+        const uint8_t *r2 = r1 + s->rows.stride, *r3 = r2 + s->rows.stride;
+        if (n == QUAD) {
+            uint32_t quads[TILE];
+            for (size_t c = 0; c < TILE; c++)
+                quads[c] = stored(r0[c] | (uint32_t)r1[c] << 8 | (uint32_t)r2[c] << 16 |
+                                  (uint32_t)r3[c] << 24);
+            memcpy(line, quads, sizeof quads);
+            continue;
+        }
+        for (size_t r = 0; r < n; r++)
+            for (size_t c = 0; c < TILE; c++)
+                line[c * QUAD + position % QUAD + r] = (uint8_t)stored(r0[r * s->rows.stride + c]);
+    }
+}
+
+/* n rows from `row` on of one head, at most up to the next quad of positions. */
+static void put_q8(const struct append_job *job, struct q8_scratch *s, size_t head, size_t row,
+                   size_t n)
+{
+    const struct kv_cache *cache = job->cache;
+    const struct kernels *kernels = job->compute->kernels;
+    const size_t dim = cache->head_dim, list = list_of(cache, job->layer, head),
+                 position = job->first + row;
+    const size_t from = row * job->stride + head * dim, at = list * cache->capacity + position;
+    const float *origin = cache->origin + list * dim;
+    for (size_t r = 0; r < n; r++)
+        for (size_t i = 0; i < dim; i++)
+            s->keys[r * dim + i] = job->keys[from + r * job->stride + i] - origin[i];
+    s->rows.scale = &cache->key_scale[at];
+    kernels->quantize_rows(&s->rows, s->keys, dim, n, dim);
+    put_keys(job, s, head, position, n);
+    s->rows.scale = &cache->value_scale[at];
+    kernels->quantize_rows(&s->rows, job->values + from, job->stride, n, dim);
+    put_values(job, s, head, position, n);
+}
+
+static void append_q8(const struct append_job *job, size_t first, size_t n_rows, int thread)
+{
+    struct q8_scratch scratch;
+    struct arena arena = {.block = (unsigned char *)compute_scratch(job->compute, thread)};
+    q8_layout(&scratch, &arena, job->cache->head_dim);
+    for (size_t head = 0; head < job->cache->n_heads; head++)
+        for (size_t row = first, n; row < first + n_rows; row += n) {
+            const size_t left = first + n_rows - row, to_quad = QUAD - (job->first + row) % QUAD;
+            n = left < to_quad ? left : to_quad;
+            put_q8(job, &scratch, head, row, n);
+        }
+}
 
 static void append_rows(void *argument, size_t first, size_t n_rows, int thread)
 {
-    (void)thread;
     const struct append_job *job = argument;
     const struct kv_cache *cache = job->cache;
+    if (cache->type == TENSOR_Q8) {
+        append_q8(job, first, n_rows, thread);
+        return;
+    }
     for (size_t row = first; row < first + n_rows; row++)
         for (size_t head = 0; head < cache->n_heads; head++) {
             const size_t at = row * job->stride + head * cache->head_dim;
-            kv_cache_put(cache, job->compute->kernels, job->layer, head, job->first + row,
-                         job->keys + at, job->values + at);
+            put(job, head, job->first + row, job->keys + at, job->values + at);
         }
 }
 

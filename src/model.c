@@ -79,6 +79,44 @@ static void bind(struct mvlm_model *model, const struct format_tensor *t,
     else
         *(struct matrix *)(void *)(base + spec->offset) =
             (struct matrix){t->type, t->layout, (size_t)t->n_rows, (size_t)t->n_cols, data};
+    if (spec->kind != TENSOR_TABLE)
+        model->section_bytes[spec->section] += t->range.n_bytes;
+    if (spec->kind == TENSOR_MATRIX && t->n_cols > model->most_inputs)
+        model->most_inputs = (size_t)t->n_cols;
+}
+
+/* Layers that read the same rows read them in one form: floats or eight bits. */
+static mvlm_status check_alike(const struct mvlm_model *model, const char *section, size_t layer,
+                               const struct matrix *const *matrices, size_t n, mvlm_error *error)
+{
+    for (size_t i = 1; i < n; i++)
+        if (is_quantized(matrices[i]->type) != is_quantized(matrices[0]->type))
+            return fail(error, MVLM_BAD_MODEL,
+                        "%s: %s.layers.%zu: matrices that read the same rows are %s and %s: all "
+                        "must be quantized, or "
+                        "none",
+                        model->weights.path, section, layer, tensor_type_name(matrices[0]->type),
+                        tensor_type_name(matrices[i]->type));
+    return MVLM_OK;
+}
+
+static mvlm_status check_layers(const struct mvlm_model *model, mvlm_error *error)
+{
+    const struct parameters *p = &model->parameters;
+    for (size_t i = 0; i < (size_t)model->description.vision.n_layers; i++) {
+        const struct vision_layer *l = &p->vision.layers[i];
+        const struct matrix *const qkv[] = {&l->q.weight, &l->k.weight, &l->v.weight};
+        if (takes_pictures(&model->description))
+            TRY(check_alike(model, "vision", i, qkv, 3, error));
+    }
+    for (size_t i = 0; i < (size_t)model->description.decoder.n_layers; i++) {
+        const struct decoder_layer *l = &p->decoder.layers[i];
+        const struct matrix *const qkv[] = {&l->q.weight, &l->k.weight, &l->v.weight};
+        const struct matrix *const gated[] = {&l->gate.weight, &l->up.weight};
+        TRY(check_alike(model, "decoder", i, qkv, 3, error));
+        TRY(check_alike(model, "decoder", i, gated, 2, error));
+    }
+    return MVLM_OK;
 }
 
 static mvlm_status bind_tensors(struct mvlm_model *model, mvlm_error *error)
@@ -107,7 +145,7 @@ static mvlm_status bind_tensors(struct mvlm_model *model, mvlm_error *error)
     if (d->decoder.tied_head)
         model->parameters.decoder.head.weight = model->parameters.decoder.embedding;
     free(specs);
-    return status;
+    return status == MVLM_OK ? check_layers(model, error) : status;
 }
 
 static mvlm_status open_parts(struct mvlm_model *model, const char *path,

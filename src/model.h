@@ -16,6 +16,9 @@ struct mvlm_model {
     struct tokenizer *tokenizer;
     const struct kernels *kernels;
     size_t n_fields;
+    size_t most_inputs; /* of a linear layer */
+    /* bytes that computing with a section reads: all but tables, of which only a few rows are */
+    uint64_t section_bytes[SECTION_COUNT];
 };
 
 /* The type of the decoder's matrices, which "auto" key/value caches follow. */

@@ -60,8 +60,10 @@ static void squeeze_excite(struct compute *compute, const struct ldp_block *bloc
         kernels->add(mean, x.rows + i * x.hidden, x.hidden);
     for (size_t i = 0; i < x.hidden; i++)
         mean[i] /= (float)n;
-    linear(compute, &block->squeeze, mean, x.hidden, 1, buffers->squeezed, squeeze, &relu);
-    linear(compute, &block->excite, buffers->squeezed, squeeze, 1, factor, x.hidden, &hardsigmoid);
+    struct input input = linear_input(compute, &block->squeeze.weight, mean, x.hidden, 1);
+    linear(compute, &block->squeeze, &input, buffers->squeezed, squeeze, relu);
+    input = linear_input(compute, &block->excite.weight, buffers->squeezed, squeeze, 1);
+    linear(compute, &block->excite, &input, factor, x.hidden, hardsigmoid);
     for (size_t i = 0; i < n; i++)
         kernels->multiply(x.rows + i * x.hidden, factor, x.hidden);
 }
@@ -75,11 +77,15 @@ static void run_block(struct compute *compute, const struct mvlm_model *model,
     const size_t n = out.side * out.side;
     const double eps = model->description.projector.norm_eps;
     convolve(compute, block->taps, NULL, in, inner, stride);
-    norm_rows(compute, NORM_LAYER, &block->norm1, eps, inner.rows, inner.rows, n, in.hidden);
+    const struct norm_rows inner_rows = {inner.rows, in.hidden, n, in.hidden};
+    norm_rows(compute, NORM_LAYER, &block->norm1, eps, &inner_rows, inner.rows);
     compute->kernels->activate(inner.rows, ACTIVATION_HARDSWISH, n * in.hidden);
     squeeze_excite(compute, block, buffers, inner);
-    linear(compute, &block->pointwise, inner.rows, in.hidden, n, out.rows, in.hidden, NULL);
-    norm_rows(compute, NORM_LAYER, &block->norm2, eps, out.rows, out.rows, n, in.hidden);
+    const struct input input =
+        linear_input(compute, &block->pointwise.weight, inner.rows, in.hidden, n);
+    linear(compute, &block->pointwise, &input, out.rows, in.hidden, (struct epilogue){0});
+    const struct norm_rows out_rows = {out.rows, in.hidden, n, in.hidden};
+    norm_rows(compute, NORM_LAYER, &block->norm2, eps, &out_rows, out.rows);
 }
 
 /* x = rows of the linear layers, in buffers->a. */
@@ -164,8 +170,9 @@ void project(struct compute *compute, const struct mvlm_model *model,
         const bool last = i + 1 == n_linear;
         float *y =
             (n_linear - i) % 2 ? buffers->a : buffers->b; /* so that the last one lands in a */
-        linear(compute, &model->parameters.projector.linear[i], x, x_width, patches, y, hidden,
-               last ? &none : &gelu);
+        const struct linear *layer = &model->parameters.projector.linear[i];
+        const struct input input = linear_input(compute, &layer->weight, x, x_width, patches);
+        linear(compute, layer, &input, y, hidden, last ? none : gelu);
         x = y;
         x_width = hidden;
     }

@@ -18,7 +18,7 @@
 
 #include "status.h"
 
-enum { FRACTION_BITS = 22, HALF = 1 << (FRACTION_BITS - 1), MOST_SHRINK = 1 << 20 };
+enum { FRACTION_BITS = RESAMPLE_BITS, HALF = 1 << (FRACTION_BITS - 1), MOST_SHRINK = 1 << 20 };
 
 /* The weights of one output pixel. */
 struct tap {
@@ -174,26 +174,38 @@ static void start_canvas(struct canvas *canvas, const struct taps *x, const stru
     }
 }
 
-static void resize_row(const uint8_t *row, const struct taps *x, struct canvas *canvas)
+/* The columns that taps lead into the picture from, as the kernel wants them. */
+struct columns {
+    struct resample_tap *taps; /* [end - begin of x] */
+    int32_t *weights;
+};
+
+static mvlm_status make_columns(const struct taps *x, const uint8_t pad_colour[3],
+                                struct columns *columns, mvlm_error *error)
 {
-    const uint8_t *pad = canvas->pad_colour;
-    for (int column = x->begin; column < x->end; column++) {
-        const struct tap *tap = &x->tap[column];
-        const int32_t *weight = x->weights + tap->at;
-        const uint8_t *pixel = row + 3 * tap->first;
-        int32_t red = HALF + pad[0] * tap->outside;
-        int32_t green = HALF + pad[1] * tap->outside;
-        int32_t blue = HALF + pad[2] * tap->outside;
-        for (int64_t i = 0; i < tap->n; i++) {
-            red += pixel[3 * i] * weight[i];
-            green += pixel[3 * i + 1] * weight[i];
-            blue += pixel[3 * i + 2] * weight[i];
-        }
-        uint8_t *to = canvas->line + 3 * column;
-        to[0] = from_fixed(red);
-        to[1] = from_fixed(green);
-        to[2] = from_fixed(blue);
+    enum { LANES = 16, PIXELS = RESAMPLE_PIXELS };
+    const size_t n = x->end > x->begin ? (size_t)(x->end - x->begin) : 0;
+    size_t n_weights = 0, at = 0;
+    for (size_t i = 0; i < n; i++)
+        n_weights += (size_t)(x->tap[x->begin + (int)i].n + PIXELS - 1) / PIXELS * LANES;
+    columns->taps = calloc(n + 1, sizeof *columns->taps);
+    columns->weights = calloc(n_weights + 1, sizeof *columns->weights);
+    if (!columns->taps || !columns->weights)
+        return fail_no_memory(error, "resizing weights", n_weights * sizeof *columns->weights);
+    for (size_t i = 0; i < n; i++) {
+        const struct tap *tap = &x->tap[x->begin + (int)i];
+        struct resample_tap *column = &columns->taps[i];
+        *column = (struct resample_tap){
+            3 * (size_t)tap->first, (size_t)tap->n, columns->weights + at, {0}};
+        for (size_t k = 0; k < (size_t)tap->n; k++)
+            for (size_t channel = 0; channel < 3; channel++)
+                columns->weights[at + k / PIXELS * LANES + 3 * (k % PIXELS) + channel] =
+                    x->weights[tap->at + k];
+        for (size_t channel = 0; channel < 3; channel++)
+            column->start[channel] = HALF + pad_colour[channel] * tap->outside;
+        at += (size_t)(tap->n + PIXELS - 1) / PIXELS * LANES;
     }
+    return MVLM_OK;
 }
 
 static void add_weighted(int32_t *restrict sums, const uint8_t *restrict line, int32_t weight,
@@ -203,7 +215,8 @@ static void add_weighted(int32_t *restrict sums, const uint8_t *restrict line, i
         sums[i] += line[i] * weight;
 }
 
-static void add_rows(const struct picture *picture, const struct taps *x, const struct taps *y,
+static void add_rows(const struct kernels *kernels, const struct picture *picture,
+                     const struct taps *x, const struct columns *columns, const struct taps *y,
                      struct canvas *canvas)
 {
     if (x->begin >= x->end || y->begin >= y->end)
@@ -214,23 +227,29 @@ static void add_rows(const struct picture *picture, const struct taps *x, const 
     for (int64_t row = y->tap[out].first; row < last->first + last->n; row++) {
         while (y->tap[out].first + y->tap[out].n <= row)
             out++;
-        resize_row(picture->rgb + (size_t)row * (size_t)picture->width * 3, x, canvas);
+        kernels->resample_line(canvas->line + begin,
+                               picture->rgb + (size_t)row * (size_t)picture->width * 3,
+                               columns->taps, n / 3);
         for (int i = out; i < y->end && y->tap[i].first <= row; i++)
             add_weighted(canvas->sums + (size_t)i * canvas->width + begin, canvas->line + begin,
                          y->weights[y->tap[i].at + (size_t)(row - y->tap[i].first)], n);
     }
 }
 
-mvlm_status picture_resize(const struct picture *picture, const struct resize_axis *x_axis,
-                           const struct resize_axis *y_axis, const uint8_t pad_colour[3], int side,
-                           uint8_t *square, mvlm_error *error)
+mvlm_status picture_resize(const struct kernels *kernels, const struct picture *picture,
+                           const struct resize_axis *x_axis, const struct resize_axis *y_axis,
+                           const uint8_t pad_colour[3], int side, uint8_t *square,
+                           mvlm_error *error)
 {
     const size_t width = 3 * (size_t)side, n = width * (size_t)side;
     struct taps x = {0}, y = {0};
+    struct columns columns = {0};
     struct canvas canvas = {.pad_colour = pad_colour, .width = width};
     mvlm_status status = make_taps(x_axis, side, &x, error);
     if (status == MVLM_OK)
         status = make_taps(y_axis, side, &y, error);
+    if (status == MVLM_OK)
+        status = make_columns(&x, pad_colour, &columns, error);
     if (status != MVLM_OK)
         goto cleanup;
     canvas.line = calloc(width, 1);
@@ -240,10 +259,12 @@ mvlm_status picture_resize(const struct picture *picture, const struct resize_ax
         goto cleanup;
     }
     start_canvas(&canvas, &x, &y, side);
-    add_rows(picture, &x, &y, &canvas);
+    add_rows(kernels, picture, &x, &columns, &y, &canvas);
     for (size_t i = 0; i < n; i++)
         square[i] = from_fixed(canvas.sums[i]);
 cleanup:
+    free(columns.taps);
+    free(columns.weights);
     free(canvas.line);
     free(canvas.sums);
     free_taps(&x);

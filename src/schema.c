@@ -254,14 +254,61 @@ size_t schema_list(const struct description *description, struct tensor_spec *sp
     return list.n;
 }
 
+bool is_quantized(enum tensor_type type)
+{
+    return type == TENSOR_Q8 || type == TENSOR_Q4;
+}
+
+size_t tiles_of(size_t n)
+{
+    return (n + FORMAT_TILE - 1) / FORMAT_TILE;
+}
+
+size_t tile_bytes(enum tensor_type type, size_t n_cols)
+{
+    switch (type) {
+    case TENSOR_Q8:
+        return q8_tile_bytes(n_cols);
+    case TENSOR_Q4:
+        return q4_tile_bytes(n_cols);
+    case TENSOR_F32:
+    case TENSOR_F16:
+        break;
+    }
+    return n_cols * FORMAT_TILE * tensor_value_bytes(type);
+}
+
+/* Of q8: a scale, then a byte a value, up to a multiple of four. */
+size_t row_bytes(enum tensor_type type, size_t n_cols)
+{
+    if (is_quantized(type))
+        return sizeof(float) + aligned(n_cols, sizeof(float));
+    return n_cols * tensor_value_bytes(type);
+}
+
 uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t n_rows,
                       uint64_t n_cols)
 {
-    const uint64_t rows = layout == LAYOUT_TILES ? aligned(n_rows, FORMAT_TILE) : n_rows;
-    return rows * n_cols * tensor_value_bytes(type);
+    if (layout == LAYOUT_TILES)
+        return tiles_of(n_rows) * tile_bytes(type, n_cols);
+    return n_rows * row_bytes(type, n_cols);
 }
 
-uint64_t schema_place(const struct tensor_spec *specs, size_t n, enum tensor_type type,
+static enum tensor_type type_of(const struct tensor_spec *spec, const struct tensor_types *types)
+{
+    if (spec->kind == TENSOR_VECTOR)
+        return TENSOR_F32;
+    /* small, and pixels have eight bits already: a second rounding of them would be the tower's largest error */
+    if (strcmp(spec->pattern, "vision.patch.weight") == 0 && is_quantized(types->vision))
+        return TENSOR_F32;
+    if (spec->section != SECTION_DECODER)
+        return types->vision;
+    if (spec->base == BASE_DECODER_LAYER)
+        return types->decoder;
+    return spec->kind == TENSOR_TABLE && types->head == TENSOR_Q4 ? TENSOR_Q8 : types->head;
+}
+
+uint64_t schema_place(const struct tensor_spec *specs, size_t n, const struct tensor_types *types,
                       uint64_t data, struct format_tensor *directory)
 {
     uint64_t end = data;
@@ -270,7 +317,7 @@ uint64_t schema_place(const struct tensor_spec *specs, size_t n, enum tensor_typ
         const bool new_section = i == 0 || spec->section != specs[i - 1].section;
         struct format_tensor *t = &directory[i];
         *t = (struct format_tensor){
-            .type = spec->kind == TENSOR_VECTOR ? TENSOR_F32 : (uint8_t)type,
+            .type = (uint8_t)type_of(spec, types),
             .layout = spec->kind == TENSOR_MATRIX ? LAYOUT_TILES : LAYOUT_ROWS,
             .section = (uint8_t)spec->section,
             .n_rows = (uint64_t)spec->n_rows,

@@ -69,7 +69,7 @@ struct parameters {
 
 enum tensor_kind {
     TENSOR_MATRIX, /* of a linear layer: tiles, of the type that the converter was asked for */
-    TENSOR_TABLE,  /* rows looked up by number: row-major, of that type */
+    TENSOR_TABLE,  /* rows looked up by number: row-major, of that type (q8 for q4) */
     TENSOR_VECTOR, /* small numbers: row-major f32 */
 };
 
@@ -91,9 +91,9 @@ struct tensor_spec {
 /* Writes the list into `specs` unless it is NULL, and returns its length. */
 size_t schema_list(const struct description *description, struct tensor_spec *specs);
 
-/* Fills the directory for these tensors, matrices and tables of `type`, from `data` on; all but the
+/* Fills the directory for these tensors, matrices and tables of `types`, from `data` on; all but the
  * digests. Returns where the last one ends. */
-uint64_t schema_place(const struct tensor_spec *specs, size_t n, enum tensor_type type,
+uint64_t schema_place(const struct tensor_spec *specs, size_t n, const struct tensor_types *types,
                       uint64_t data, struct format_tensor *directory);
 
 /* Writes `pattern` with `number` in place of its %d, if it has one. */
@@ -103,7 +103,15 @@ void schema_name(char *name, size_t capacity, const char *pattern, int number);
 uint64_t tensor_bytes(enum tensor_type type, enum tensor_layout layout, uint64_t n_rows,
                       uint64_t n_cols);
 
+/* Bytes of a tile of n_cols inputs, and of a row of a table. */
+size_t tile_bytes(enum tensor_type type, size_t n_cols);
+size_t row_bytes(enum tensor_type type, size_t n_cols);
+
+/* Tiles of 32 that hold n values. */
+size_t tiles_of(size_t n);
+
 const char *tensor_type_name(enum tensor_type type);
+bool is_quantized(enum tensor_type type);
 
 /* Bytes of a value of f32 or f16. */
 size_t tensor_value_bytes(enum tensor_type type);

@@ -5,6 +5,7 @@
 
 #include "attention.h"
 #include "linear.h"
+#include "norm.h"
 #include "status.h"
 
 static size_t larger(size_t a, size_t b)
@@ -17,13 +18,24 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+enum tensor_type session_kv_type(const mvlm_model *model, mvlm_kv_type wanted)
+{
+    static const enum tensor_type types[] = {
+        [MVLM_KV_F32] = TENSOR_F32, [MVLM_KV_F16] = TENSOR_F16, [MVLM_KV_Q8] = TENSOR_Q8};
+    if (wanted != MVLM_KV_AUTO)
+        return types[wanted];
+    return model_matrix_type(model) == TENSOR_F32 ? TENSOR_F32 : TENSOR_Q8;
+}
+
 mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options *options,
                              size_t n_rows, size_t n_pictures, size_t max_tokens,
                              struct session_sizes *sizes, mvlm_error *error)
 {
     const size_t trained = (size_t)model->description.decoder.context;
     const size_t tokens = max_tokens ? max_tokens : DEFAULT_TOKENS;
-    *sizes = (struct session_sizes){.n_rows = n_rows ? n_rows : trained,
+    *sizes = (struct session_sizes){.keep_tower = options->keep_tower,
+                                    .kv_type = session_kv_type(model, options->kv_type),
+                                    .n_rows = n_rows ? n_rows : trained,
                                     .n_pictures = n_pictures,
                                     .n_threads = options->n_threads ? options->n_threads
                                                                     : threads_available()};
@@ -38,6 +50,10 @@ mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options
                     sizes->n_rows);
     const size_t wanted = tokens < trained ? smaller(trained, sizes->n_rows + tokens) : trained;
     sizes->n_ctx = options->n_ctx ? options->n_ctx : wanted;
+    if (sizes->kv_type == TENSOR_Q8 && sizes->n_ctx > MOST_Q8_POSITIONS)
+        return fail(error, MVLM_USAGE,
+                    "context of %zu positions: at most %d in a cache of eight bits", sizes->n_ctx,
+                    MOST_Q8_POSITIONS);
     if (n_rows > sizes->n_ctx)
         return fail(error, MVLM_USAGE,
                     "the prompt takes %zu positions (%zu of them pictures'), the context has %zu",
@@ -45,21 +61,59 @@ mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options
     sizes->n_rows = smaller(sizes->n_rows, sizes->n_ctx);
     /* an answer cannot be longer than the context leaves room for */
     sizes->max_tokens = smaller(tokens, sizes->n_ctx - n_rows + 1);
-    sizes->kv_type = options->kv_type == MVLM_KV_AUTO  ? model_matrix_type(model)
-                     : options->kv_type == MVLM_KV_F16 ? TENSOR_F16
-                                                       : TENSOR_F32;
     return MVLM_OK;
 }
 
-/* Scratch of one thread, for whichever stage needs most. */
-static size_t scratch_floats(const struct description *d, const struct session_sizes *sizes)
+/* Keys and values of the tower's layers: eight bits where its matrices are quantized. */
+static enum tensor_type tower_kv_type(const mvlm_model *model)
 {
-    size_t n = larger(linear_scratch_floats(),
-                      attention_scratch_floats(sizes->n_ctx, (size_t)d->decoder.head_dim));
-    if (takes_pictures(d))
-        n = larger(n, attention_scratch_floats(vision_rows(d),
-                                               (size_t)(d->vision.width / d->vision.n_heads)));
+    const struct description *d = &model->description;
+    return takes_pictures(d) && d->vision.n_layers &&
+                   is_quantized(model->parameters.vision.layers[0].q.weight.type)
+               ? TENSOR_Q8
+               : TENSOR_F32;
+}
+
+/* Scratch of one thread, for whichever stage needs most. */
+static size_t scratch_floats(const mvlm_model *model, const struct session_sizes *sizes)
+{
+    const struct description *d = &model->description;
+    const size_t head_dim = (size_t)d->decoder.head_dim;
+    size_t n = larger(attention_scratch_floats(sizes->kv_type, sizes->n_ctx, head_dim),
+                      kv_cache_scratch_floats(head_dim));
+    n = larger(n, linear_scratch_floats(model->most_inputs));
+    n = larger(n, norm_scratch_floats(larger((size_t)d->decoder.hidden, (size_t)d->vision.width)));
+    if (takes_pictures(d)) {
+        const size_t tower_dim = (size_t)(d->vision.width / d->vision.n_heads);
+        n = larger(n, attention_scratch_floats(tower_kv_type(model), vision_rows(d), tower_dim));
+        n = larger(n, kv_cache_scratch_floats(tower_dim));
+    }
     return n;
+}
+
+/* Rows that linear layers read at once. */
+static size_t most_rows(const struct description *d, const struct session_sizes *sizes)
+{
+    const size_t rows = smaller(sizes->n_rows, MAX_CHUNK);
+    if (!sizes->n_pictures)
+        return rows;
+    const size_t side = larger(patches_a_side(d), projector_out_side(d));
+    return larger(rows, larger(vision_rows(d), side * side));
+}
+
+/* Bytes of the mapped file that are in memory at once: a picture's sections are given back before the decoder reads, if
+ * nobody keeps them. */
+static uint64_t resident_weights(const mvlm_model *model, const struct session_sizes *sizes)
+{
+    const uint64_t front = model->weights.header->data.offset,
+                   decoder = model->section_bytes[SECTION_DECODER];
+    const uint64_t pictures =
+        model->section_bytes[SECTION_VISION] + model->section_bytes[SECTION_PROJECTOR];
+    if (!sizes->n_pictures)
+        return front + decoder;
+    if (sizes->keep_tower)
+        return front + pictures + decoder;
+    return front + (pictures > decoder ? pictures : decoder);
 }
 
 /* Hands out the arena's memory; measures when it has none. */
@@ -74,9 +128,10 @@ static void layout(struct mvlm_session *s, const struct session_sizes *sizes)
                     (size_t)d->decoder.n_kv_heads, (size_t)d->decoder.head_dim, sizes->n_ctx);
     s->plan.kv_cache = arena->used;
     s->compute.scratch_floats =
-        aligned(scratch_floats(d, sizes), 16); /* threads do not share cache lines */
+        aligned(scratch_floats(s->model, sizes), 16); /* threads do not share cache lines */
     s->compute.scratch =
         arena_take(arena, (size_t)sizes->n_threads * s->compute.scratch_floats, sizeof(float));
+    linear_layout(&s->compute, arena, most_rows(d, sizes), s->model->most_inputs);
     sampler_layout(&s->sampler, arena, s->model->tokenizer->n_pieces);
     answer_layout(&s->answer, arena, (sizes->max_tokens + 1) * s->model->tokenizer->longest);
     s->token_bytes = arena_take(arena, s->model->tokenizer->longest, 1);
@@ -86,13 +141,13 @@ static void layout(struct mvlm_session *s, const struct session_sizes *sizes)
     const size_t mark = arena->used;
     if (sizes->n_pictures) {
         s->pixels = arena_take(arena, square, sizeof(float));
-        vision_layout(&s->vision, arena, d);
+        vision_layout(&s->vision, arena, d, tower_kv_type(s->model));
         projector_layout(&s->projector, arena, d);
         arena_rewind(arena, mark);
     }
     decoder_layout(&s->decoder, arena, d, rows, smaller(rows, LOGIT_ROWS), sizes->n_ctx);
     s->plan.scratch = arena->most - s->plan.kv_cache;
-    s->plan.weights = s->model->weights.n_bytes;
+    s->plan.weights = resident_weights(s->model, sizes);
     if (__builtin_add_overflow(s->plan.weights, (uint64_t)arena->most, &s->plan.total))
         s->plan.total = UINT64_MAX;
 }
@@ -123,7 +178,6 @@ mvlm_status session_prepare(struct mvlm_session *session, const struct session_s
     }
     session->arena.most = 0;
     session->sizes = *sizes;
-    session->compute.n_threads = sizes->n_threads;
     layout(session, sizes);
     return MVLM_OK;
 }
@@ -153,6 +207,7 @@ mvlm_status mvlm_session_open(mvlm_model *model, const mvlm_session_options *opt
         return fail_no_memory(error, "the session", sizeof *s);
     s->model = model;
     s->options = options ? *options : defaults;
+    s->n_threads = sizes.n_threads;
     s->compute.kernels = model->kernels;
     *session = s;
     return MVLM_OK;
@@ -170,4 +225,43 @@ void mvlm_session_close(mvlm_session *session)
 void mvlm_session_cancel(mvlm_session *session)
 {
     atomic_store_explicit(&session->compute.cancelled, 1, memory_order_relaxed);
+}
+
+/* ---- Calls ------------------------------------------------------------------------------ */
+
+struct call {
+    struct mvlm_session *session;
+    session_fn function;
+    void *argument;
+    mvlm_error *error;
+    mvlm_status status;
+};
+
+static void run_call(void *argument, struct team *team)
+{
+    struct call *call = argument;
+    call->session->compute.team = team;
+    call->status = call->function(call->session, call->argument, call->error);
+    call->session->compute.team = NULL;
+}
+
+/* A cancelled call uses the flag up; the question's progress is not that of the calls that follow.
+ */
+mvlm_status session_finish(struct mvlm_session *session, mvlm_status status)
+{
+    session->compute.progress = NULL;
+    session->counters.linear_ms = 1e3 * session->compute.linear_seconds;
+    if (status != MVLM_OK)
+        session->state = SESSION_IDLE;
+    if (status == MVLM_CANCELLED)
+        atomic_store_explicit(&session->compute.cancelled, 0, memory_order_relaxed);
+    return status;
+}
+
+mvlm_status session_run(struct mvlm_session *session, session_fn function, void *argument,
+                        mvlm_error *error)
+{
+    struct call call = {session, function, argument, error, MVLM_OK};
+    threads_open(session->n_threads, run_call, &call);
+    return session_finish(session, call.status);
 }

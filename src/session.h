@@ -21,11 +21,13 @@ struct session_sizes {
     size_t max_tokens; /* of the answer */
     int n_threads;
     enum tensor_type kv_type;
+    bool keep_tower;
 };
 
 enum {
-    MAX_CHUNK = 512, /* rows that the decoder reads at once */
-    LOGIT_ROWS = 16, /* rows of logits at once, when all are asked for */
+    MOST_Q8_POSITIONS = 1 << 17, /* of a cache of eight bits: 127 x 127 of each fit 31 bits */
+    MAX_CHUNK = 512,             /* rows that the decoder reads at once */
+    LOGIT_ROWS = 16,             /* rows of logits at once, when all are asked for */
     DEFAULT_TOKENS = 256,
 };
 
@@ -36,6 +38,7 @@ struct mvlm_session {
     mvlm_memory plan;
     struct arena arena;
 
+    int n_threads;
     struct compute compute;
     struct kv_cache cache;
     /* the tower and the projector share their memory with the decoder: pictures come first */
@@ -54,9 +57,12 @@ struct mvlm_session {
     struct id_list prompt; /* ids, MVLM_IMAGE_ID for a picture */
     size_t position;       /* rows in the cache */
     int32_t pending;       /* sampled but not yet read by the decoder; -1: none */
-    enum { SESSION_IDLE, SESSION_ANSWERING, SESSION_ENDED } state;
+    enum { SESSION_IDLE, SESSION_ANSWERING, SESSION_ENDED, SESSION_READING } state;
     mvlm_counters counters;
 };
+
+/* The type that a cache is kept in. */
+enum tensor_type session_kv_type(const mvlm_model *model, mvlm_kv_type wanted);
 
 /* Sizes of a question under the session's options; MVLM_USAGE when it does not fit. */
 mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options *options,
@@ -70,5 +76,14 @@ void session_plan(const mvlm_model *model, const struct session_sizes *sizes, mv
  * the plan in the message, when it is more than the budget or more than there is. */
 mvlm_status session_prepare(struct mvlm_session *session, const struct session_sizes *sizes,
                             mvlm_error *error);
+
+/* A call of the public API: function(session, argument, error) with the session's team of threads
+ * open around it, then session_finish. */
+typedef mvlm_status (*session_fn)(struct mvlm_session *session, void *argument, mvlm_error *error);
+mvlm_status session_run(struct mvlm_session *session, session_fn function, void *argument,
+                        mvlm_error *error);
+
+/* What every call ends with; returns `status`. */
+mvlm_status session_finish(struct mvlm_session *session, mvlm_status status);
 
 #endif

@@ -7,7 +7,7 @@
 #include "norm.h"
 
 void vision_layout(struct vision_buffers *buffers, struct arena *arena,
-                   const struct description *description)
+                   const struct description *description, enum tensor_type type)
 {
     const size_t side = patches_a_side(description), patch = (size_t)description->vision.patch_size;
     const size_t rows = vision_rows(description), width = (size_t)description->vision.width;
@@ -15,9 +15,10 @@ void vision_layout(struct vision_buffers *buffers, struct arena *arena,
     buffers->patches = arena_take(arena, side * side * 3 * patch * patch, sizeof(float));
     float **const arrays[] = {&buffers->x, &buffers->normed, &buffers->q, &buffers->k, &buffers->v};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
-        *arrays[i] = arena_take(arena, rows * width, sizeof(float));
-    buffers->inner = arena_take(arena, rows * (size_t)description->vision.ffn, sizeof(float));
-    kv_cache_layout(&buffers->keys, arena, TENSOR_F32, 1, heads, width / heads, rows);
+        *arrays[i] = arena_take(arena, rows * row_stride(width), sizeof(float));
+    buffers->inner =
+        arena_take(arena, rows * row_stride((size_t)description->vision.ffn), sizeof(float));
+    kv_cache_layout(&buffers->keys, arena, type, 1, heads, width / heads, rows);
 }
 
 /* pixels [3, side, side] -> one row a patch: channel, then line, then column, as the convolution's
@@ -46,12 +47,16 @@ static void embed_patches(struct compute *compute, const struct mvlm_model *mode
     const struct linear *patch = &model->parameters.vision.patch;
     if (class_rows)
         memcpy(b->x, model->parameters.vision.class_embedding, width * sizeof *b->x);
-    linear(compute, patch, b->patches, patch->weight.n_cols, rows - class_rows,
-           b->x + class_rows * width, width, NULL);
-    compute->kernels->add(b->x, model->parameters.vision.position, rows * width);
+    const struct input input =
+        linear_input(compute, &patch->weight, b->patches, patch->weight.n_cols, rows - class_rows);
+    const struct norm_rows x = {b->x, row_stride(width), rows, width};
+    linear(compute, patch, &input, b->x + class_rows * x.stride, x.stride, (struct epilogue){0});
+    for (size_t row = 0; row < rows; row++)
+        compute->kernels->add(b->x + row * x.stride,
+                              model->parameters.vision.position + row * width, width);
     if (d->vision.pre_norm)
-        norm_rows(compute, NORM_LAYER, &model->parameters.vision.pre_norm, d->vision.norm_eps, b->x,
-                  b->x, rows, width);
+        norm_rows(compute, NORM_LAYER, &model->parameters.vision.pre_norm, d->vision.norm_eps, &x,
+                  b->x);
 }
 
 static void run_layer(struct compute *compute, const struct description *d,
@@ -61,20 +66,39 @@ static void run_layer(struct compute *compute, const struct description *d,
                  rows = vision_rows(d);
     const struct epilogue activate = {.activation = (enum activation)d->vision.activation};
     const struct epilogue onto_x = {.residual = b->x};
+    const size_t stride = row_stride(width), ffn_stride = row_stride(ffn);
+    const struct norm_rows x = {b->x, stride, rows, width};
+    const struct product qkv[] = {{&layer->q, b->q, stride, {0}},
+                                  {&layer->k, b->k, stride, {0}},
+                                  {&layer->v, b->v, stride, {0}}};
+    struct input input;
     const struct attention all = {
         .cache = &b->keys, .n_heads = (size_t)d->vision.n_heads, .n_keys = rows};
 
-    norm_rows(compute, NORM_LAYER, &layer->norm1, d->vision.norm_eps, b->normed, b->x, rows, width);
-    linear(compute, &layer->q, b->normed, width, rows, b->q, width, NULL);
-    linear(compute, &layer->k, b->normed, width, rows, b->k, width, NULL);
-    linear(compute, &layer->v, b->normed, width, rows, b->v, width, NULL);
-    kv_cache_append(compute, &b->keys, 0, 0, b->k, b->v, width, rows);
-    attend(compute, &all, b->q, width, rows, b->normed, width);
-    linear(compute, &layer->out, b->normed, width, rows, b->x, width, &onto_x);
+    input = norm_input(compute, NORM_LAYER, &layer->norm1, d->vision.norm_eps, &layer->q, &x,
+                       b->normed);
+    linear_all(compute, &input, qkv, 3, false);
+    kv_cache_set_origin(compute, &b->keys, 0, b->k, stride, rows);
+    kv_cache_append(compute, &b->keys, 0, 0, b->k, b->v, stride, rows);
+    attend(compute, &all, b->q, stride, rows, b->normed, stride);
+    input = linear_input(compute, &layer->out.weight, b->normed, stride, rows);
+    linear(compute, &layer->out, &input, b->x, stride, onto_x);
 
-    norm_rows(compute, NORM_LAYER, &layer->norm2, d->vision.norm_eps, b->normed, b->x, rows, width);
-    linear(compute, &layer->fc1, b->normed, width, rows, b->inner, ffn, &activate);
-    linear(compute, &layer->fc2, b->inner, ffn, rows, b->x, width, &onto_x);
+    input = norm_input(compute, NORM_LAYER, &layer->norm2, d->vision.norm_eps, &layer->fc1, &x,
+                       b->normed);
+    linear(compute, &layer->fc1, &input, b->inner, ffn_stride, activate);
+    input = linear_input(compute, &layer->fc2.weight, b->inner, ffn_stride, rows);
+    linear(compute, &layer->fc2, &input, b->x, stride, onto_x);
+}
+
+/* The patches' rows without gaps, at the beginning of x: what follows reads [patches, width]. */
+static const float *close_up(const struct description *d, struct vision_buffers *b)
+{
+    const size_t width = (size_t)d->vision.width, stride = row_stride(width);
+    const size_t class_rows = (size_t)d->vision.class_token, n = vision_rows(d) - class_rows;
+    for (size_t row = 0; row < n; row++)
+        memmove(b->x + row * width, b->x + (row + class_rows) * stride, width * sizeof *b->x);
+    return b->x;
 }
 
 mvlm_status vision_encode(struct compute *compute, const struct mvlm_model *model,
@@ -89,6 +113,6 @@ mvlm_status vision_encode(struct compute *compute, const struct mvlm_model *mode
         TRY(compute_step(compute, "encode", layer, n_layers, error));
         run_layer(compute, d, &model->parameters.vision.layers[layer], buffers);
     }
-    *features = buffers->x + d->vision.class_token * d->vision.width;
+    *features = close_up(d, buffers);
     return compute_step(compute, "encode", 1, 1, error);
 }

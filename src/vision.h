@@ -14,16 +14,18 @@
 #include "model.h"
 
 struct vision_buffers {
-    float *patches;       /* [patches, 3 p p] */
+    float *patches; /* [patches, 3 p p] */
+    /* rows lie row_stride of their width apart */
     float *x, *normed;    /* [rows, width] */
     float *q, *k, *v;     /* [rows, width] */
     float *inner;         /* [rows, ffn] */
     struct kv_cache keys; /* of one layer */
 };
 
-/* Takes the buffers from the arena (or measures them). */
+/* Takes the buffers from the arena (or measures them). Keys and values of a layer are kept in `type`:
+ * f32 or q8. */
 void vision_layout(struct vision_buffers *buffers, struct arena *arena,
-                   const struct description *description);
+                   const struct description *description, enum tensor_type type);
 
 /* pixels -> *features, [patches, width] within the buffers. MVLM_CANCELLED. */
 mvlm_status vision_encode(struct compute *compute, const struct mvlm_model *model,

@@ -150,10 +150,13 @@ static mvlm_status check_tensor(const struct weights *weights, const struct form
     if (t->name[0] == 0 || t->name[FORMAT_NAME_BYTES - 1] != 0)
         return fail(error, MVLM_BAD_MODEL, "%s: a tensor's name is empty or too long",
                     weights->path);
-    if (t->type > TENSOR_F16)
+    if (t->type > TENSOR_Q4)
         return fail(error, MVLM_BAD_MODEL,
                     "%s: tensor %s: type code %u, which this program does not know", weights->path,
                     t->name, t->type);
+    if (t->type == TENSOR_Q4 && t->layout == LAYOUT_ROWS)
+        return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: there are no rows of q4, only tiles",
+                    weights->path, t->name);
     if (t->layout > LAYOUT_TILES || t->section >= SECTION_COUNT)
         return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: unknown layout %u or section %u",
                     weights->path, t->name, t->layout, t->section);
@@ -161,6 +164,11 @@ static mvlm_status check_tensor(const struct weights *weights, const struct form
         return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: %llu x %llu values is out of range",
                     weights->path, t->name, (unsigned long long)t->n_rows,
                     (unsigned long long)t->n_cols);
+    if (t->type >= TENSOR_Q8 && t->n_cols > FORMAT_MOST_QUANTIZED)
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: tensor %s: %llu columns, at most %d in %s: sums are of 32 bits",
+                    weights->path, t->name, (unsigned long long)t->n_cols, FORMAT_MOST_QUANTIZED,
+                    tensor_type_name(t->type));
     static const uint8_t zeros[sizeof t->reserved];
     if (memcmp(t->reserved, zeros, sizeof zeros) != 0)
         return fail(error, MVLM_BAD_MODEL, "%s: tensor %s: reserved bytes are not zero",
@@ -233,4 +241,21 @@ void weights_close(struct weights *weights)
         munmap((void *)(uintptr_t)weights->bytes, weights->n_bytes);
     free(weights->path);
     memset(weights, 0, sizeof *weights);
+}
+
+void weights_give_back(const void *bytes, size_t n_bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)bytes;
+    const uintptr_t first = aligned(from, page), end = (from + n_bytes) / page * page;
+    if (end > first)
+        madvise((void *)first, end - first, MADV_DONTNEED);
+}
+
+size_t weights_before(const struct weights *weights, enum section end, const void **bytes)
+{
+    uint64_t to = weights->header->data.offset;
+    for (uint32_t i = 0; i < weights->header->n_tensors && weights->tensors[i].section < end; i++)
+        to = weights->tensors[i].range.offset + weights->tensors[i].range.n_bytes;
+    *bytes = weights->bytes + weights->header->data.offset;
+    return (size_t)(to - weights->header->data.offset);
 }

@@ -28,6 +28,13 @@ void weights_close(struct weights *weights);
 mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn problem, void *user,
                            mvlm_error *error);
 
+/* Tells the system that these bytes of the mapping are not needed now: their pages no longer count as this process's
+ * memory, and come back by themselves when they are read again. */
+void weights_give_back(const void *bytes, size_t n_bytes);
+
+/* The bytes of the sections before `end`. */
+size_t weights_before(const struct weights *weights, enum section end, const void **bytes);
+
 /* 16 bytes -> 32 hexadecimal digits and NUL. */
 void digest_text(const uint8_t digest[16], char text[33]);
 

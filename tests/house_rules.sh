@@ -9,14 +9,14 @@ breach() {
 }
 
 check() {
-grep -n '#include "' src/cli/*.[ch] | grep -vE '"(mobilevlm|ask|cli|npy|options|terminal|trace)\.h"' |
+grep -n '#include "' src/cli/*.[ch] | grep -vE '"(mobilevlm|ask|bench|cli|npy|options|terminal|trace)\.h"' |
     breach "src/cli sees the public header and itself"
 grep -n '#include "[^"]*/' src/*.[ch] | grep -vE '"\.\./kernels/kernels\.h"' |
     breach "src sees the public header, itself and kernels/kernels.h"
-grep -n '#include' kernels/*.[ch] kernels/*/*.[ch] | grep '"' | grep -vE '"(\.\./)?(kernels|cpu|names|math)\.h"' |
+grep -n '#include' kernels/*.[ch] kernels/*/*.[ch] | grep '"' | grep -vE '"(\.\./|\.\./c/)?(kernels|cpu|names|math|formats|q4_avx2)\.h"' |
     breach "kernels see themselves"
 grep -n '#include <' kernels/*.[ch] kernels/c/*.[ch] |
-    grep -vE '<(math|stdbool|stddef|stdint|string)\.h>' | breach "kernels see libc"
+    grep -vE '<(math|stdbool|stddef|stdint|string)\.h>|^kernels/cpu\.c:.*<cpuid\.h>' | breach "kernels see libc"
 grep -nE 'omp\.h|#pragma omp|omp_[a-z]+\(' -r src kernels tools include --include=*.[ch] | grep -v '^src/threads\.c:' |
     breach "OpenMP only in src/threads.c"
 grep -n 'stb_image' -r src kernels tools include --include=*.[ch] | grep '#include' | grep -v '^src/image\.c:' |

@@ -36,48 +36,11 @@ static int close_folder(void **state)
     return 0;
 }
 
-/* One way to run a case. */
-struct manner {
-    const char *type, *isa;
-    mvlm_session_options options;
-};
-
-/* Records everything that the case's question computes. */
-static void run(const char *name, const struct manner *manner, struct record *record)
-{
-    struct conversation c;
-    mvlm_session *session;
-    mvlm_error error;
-    mvlm_model *model = conversation_model(folder, name, manner->type, manner->isa);
-    conversation_open(&c, name);
-    memset(record, 0, sizeof *record);
-    c.question.trace = record_add;
-    c.question.trace_user = record;
-    c.question.max_tokens = 8;
-    if (mvlm_session_open(model, &manner->options, &session, &error) != MVLM_OK ||
-        mvlm_ask(session, &c.question, NULL, NULL, &error) != MVLM_OK)
-        fail_msg("%s: %s", name, error.message);
-    mvlm_session_close(session);
-    conversation_close(&c);
-    mvlm_model_close(model);
-}
-
-static void assert_same_bits(const char *what, const struct record *a, const struct record *b)
-{
-    assert_int_equal(a->n_calls, b->n_calls);
-    for (size_t i = 0; i < a->n_calls; i++) {
-        assert_string_equal(a->calls[i].stage, b->calls[i].stage);
-        assert_int_equal(a->calls[i].n, b->calls[i].n);
-        if (memcmp(a->values + a->calls[i].at, b->values + b->calls[i].at,
-                   a->calls[i].n * sizeof *a->values) != 0)
-            fail_msg("%s: %s, call %zu, differs", what, a->calls[i].stage, i);
-    }
-}
-
 static const char *const names[] = {"text", "v1", "v2", "two-images", "linear-last-layer"};
 enum { N_NAMES = sizeof names / sizeof *names };
 
-/* f16 files take other paths through linear and attention only, so a case or two will do. */
+/* f16 files take other paths through linear and attention only, so a case or two will do; q8 and q4
+ * have kernels of their own, and q4 files have a tower of q8. */
 static const struct {
     const char *name, *type;
 } runs[] = {{"text", "f32"},
@@ -86,7 +49,15 @@ static const struct {
             {"two-images", "f32"},
             {"linear-last-layer", "f32"},
             {"text", "f16"},
-            {"v1", "f16"}};
+            {"v1", "f16"},
+            {"text", "q8"},
+            {"v1", "q8"},
+            {"v2", "q8"},
+            {"two-images", "q8"},
+            {"text", "q4"},
+            {"v1", "q4"},
+            {"v2", "q4"},
+            {"two-images", "q4"}};
 enum { N_RUNS = sizeof runs / sizeof *runs };
 
 static void threads_change_nothing(void **state)
@@ -94,11 +65,15 @@ static void threads_change_nothing(void **state)
     (void)state;
     for (size_t i = 0; i < N_RUNS; i++) {
         struct record one, more;
-        run(runs[i].name, &(struct manner){runs[i].type, NULL, {.n_threads = 1}}, &one);
-        run(runs[i].name, &(struct manner){runs[i].type, NULL, {.n_threads = 3}}, &more);
-        assert_same_bits(runs[i].name, &one, &more);
+        record_run(&one, folder, runs[i].name,
+                   &(struct manner){runs[i].type, NULL, {.n_threads = 1}});
+        for (int n = 2; n <= 3; n++) {
+            record_run(&more, folder, runs[i].name,
+                       &(struct manner){runs[i].type, NULL, {.n_threads = n}});
+            assert_same_bits(runs[i].name, &one, &more);
+            record_free(&more);
+        }
         record_free(&one);
-        record_free(&more);
     }
 }
 
@@ -110,8 +85,10 @@ static void rungs_change_nothing(void **state)
     for (size_t rung = 1; (isa = kernels_rung(rung, &has)); rung++)
         for (size_t i = 0; i < N_RUNS && has; i++) {
             struct record c, other;
-            run(runs[i].name, &(struct manner){runs[i].type, "c", {.n_threads = 1}}, &c);
-            run(runs[i].name, &(struct manner){runs[i].type, isa, {.n_threads = 1}}, &other);
+            record_run(&c, folder, runs[i].name,
+                       &(struct manner){runs[i].type, "c", {.n_threads = 1}});
+            record_run(&other, folder, runs[i].name,
+                       &(struct manner){runs[i].type, isa, {.n_threads = 1}});
             assert_same_bits(isa, &c, &other);
             record_free(&c);
             record_free(&other);
@@ -123,25 +100,12 @@ static void context_size_changes_nothing(void **state)
 {
     (void)state;
     struct record fitting, larger;
-    run("two-images", &(struct manner){"f32", NULL, {.n_threads = 1}}, &fitting);
-    run("two-images", &(struct manner){"f32", NULL, {.n_threads = 1, .n_ctx = 1777}}, &larger);
+    record_run(&fitting, folder, "two-images", &(struct manner){"f32", NULL, {.n_threads = 1}});
+    record_run(&larger, folder, "two-images",
+               &(struct manner){"f32", NULL, {.n_threads = 1, .n_ctx = 1777}});
     assert_same_bits("context", &fitting, &larger);
     record_free(&fitting);
     record_free(&larger);
-}
-
-/* Largest difference of the prompt's logits, relative to their largest magnitude. */
-static double logits_differ_by(const struct record *a, const struct record *b)
-{
-    size_t n, n_b;
-    const float *x = record_stage(a, "logits", &n), *y = record_stage(b, "logits", &n_b);
-    double most = 0, difference = 0;
-    assert_int_equal(n, n_b);
-    for (size_t i = 0; i < n; i++) {
-        most = fmax(most, fabs((double)x[i]));
-        difference = fmax(difference, fabs((double)x[i] - (double)y[i]));
-    }
-    return difference / most;
 }
 
 /* A half has 11 bits, so one rounding is 5e-4 at most; a few layers may add up to some of them. */
@@ -150,20 +114,20 @@ static void halves_differ_little(void **state)
     (void)state;
     for (size_t i = 0; i < N_NAMES; i++) {
         struct record single, cache, file, file_single_cache;
-        run(names[i], &(struct manner){"f32", NULL, {.n_threads = 1, .kv_type = MVLM_KV_AUTO}},
-            &single);
-        run(names[i], &(struct manner){"f32", NULL, {.n_threads = 1, .kv_type = MVLM_KV_F16}},
-            &cache);
-        run(names[i], &(struct manner){"f16", NULL, {.n_threads = 1, .kv_type = MVLM_KV_AUTO}},
-            &file);
-        run(names[i], &(struct manner){"f16", NULL, {.n_threads = 1, .kv_type = MVLM_KV_F32}},
-            &file_single_cache);
+        record_run(&single, folder, names[i],
+                   &(struct manner){"f32", NULL, {.n_threads = 1, .kv_type = MVLM_KV_AUTO}});
+        record_run(&cache, folder, names[i],
+                   &(struct manner){"f32", NULL, {.n_threads = 1, .kv_type = MVLM_KV_F16}});
+        record_run(&file, folder, names[i],
+                   &(struct manner){"f16", NULL, {.n_threads = 1, .kv_type = MVLM_KV_F16}});
+        record_run(&file_single_cache, folder, names[i],
+                   &(struct manner){"f16", NULL, {.n_threads = 1, .kv_type = MVLM_KV_F32}});
         const double of_cache = logits_differ_by(&single, &cache),
                      of_file = logits_differ_by(&single, &file);
         if (!(of_cache > 0 && of_cache < 4e-3 && of_file > 0 && of_file < 1e-2))
             fail_msg("%s: a cache of halves changes the logits by %g, a file of halves by %g",
                      names[i], of_cache, of_file);
-        assert_true(logits_differ_by(&file, &file_single_cache) > 0); /* auto means halves here */
+        assert_true(logits_differ_by(&file, &file_single_cache) > 0);
         record_free(&single);
         record_free(&cache);
         record_free(&file);
@@ -184,6 +148,10 @@ static double loss_of(const float *logits, size_t vocab, int32_t id)
 
 enum { MOST_IDS = 1030 };
 
+/* The cache of an f32 file is f32, those of the others q8. */
+static const char *const types[] = {"f32", "q8", "q4"};
+enum { N_TYPES = sizeof types / sizeof *types };
+
 /* The text case's prompt and its greedy answer, as ids; the logits of every row but the last, from
  * the trace. */
 struct sequence {
@@ -195,14 +163,14 @@ struct sequence {
     size_t vocab;
 };
 
-static void read_sequence(struct sequence *s)
+static void read_sequence(struct sequence *s, const char *type)
 {
     mvlm_session *session;
     mvlm_piece piece = {.finish = MVLM_UNFINISHED};
     mvlm_error error;
     mvlm_model_info info;
     memset(s, 0, sizeof *s);
-    s->model = conversation_model(folder, "text", "f32", NULL);
+    s->model = conversation_model(folder, "text", type, NULL);
     conversation_open(&s->c, "text");
     s->c.question.trace = record_add;
     s->c.question.trace_user = &s->record;
@@ -247,7 +215,7 @@ static void score_follows_from_logits(void **state)
     static struct sequence s;
     float losses[MOST_IDS];
     size_t n_prompt_logits, n_steps;
-    read_sequence(&s);
+    read_sequence(&s, "f32");
     const float *prompt = record_stage(&s.record, "logits", &n_prompt_logits);
     const float *steps = record_stage(&s.record, "generated_logits", &n_steps);
     assert_int_equal(n_prompt_logits, s.n_prompt * s.vocab);
@@ -267,14 +235,13 @@ static void score_follows_from_logits(void **state)
 
 /* Rows read at once and rows read step by step give the same bits: a prompt that says what prompt
  * and answer said so far has the step's logits in its last row. */
-static void prefill_equals_steps(void **state)
+static void prefill_equals_steps_of(const char *type)
 {
-    (void)state;
     static struct sequence s;
     size_t n_compared = 0, n_logits;
     mvlm_session *session;
     mvlm_error error;
-    read_sequence(&s);
+    read_sequence(&s, type);
     const float *steps = record_stage(&s.record, "generated_logits", &n_logits);
     assert_int_equal(mvlm_session_open(s.model, &one_thread, &session, &error), MVLM_OK);
     for (size_t n = s.n_prompt; n < s.n; n++) {
@@ -306,15 +273,21 @@ static void prefill_equals_steps(void **state)
     close_sequence(&s);
 }
 
-/* Sequences longer than a chunk of 512 rows: a row's numbers do not depend on where the chunks are
- * cut. */
-static void chunks_change_nothing(void **state)
+static void prefill_equals_steps(void **state)
 {
     (void)state;
+    for (size_t i = 0; i < N_TYPES; i++)
+        prefill_equals_steps_of(types[i]);
+}
+
+/* Sequences longer than a chunk of 512 rows: a row's numbers do not depend on where the chunks are
+ * cut. */
+static void chunks_change_nothing_of(const char *type)
+{
     static struct sequence s;
     static float whole[MOST_IDS], part[MOST_IDS];
     static const size_t lengths[] = {512, 513};
-    read_sequence(&s);
+    read_sequence(&s, type);
     for (size_t i = s.n; i < MOST_IDS; i++)
         s.ids[i] = (int32_t)(3 + i * 7919 % (s.vocab - 3));
     score(&s, s.ids, MOST_IDS, 1, whole);
@@ -323,6 +296,13 @@ static void chunks_change_nothing(void **state)
         assert_memory_equal(part, whole, (lengths[i] - 1) * sizeof *part);
     }
     close_sequence(&s);
+}
+
+static void chunks_change_nothing(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_TYPES; i++)
+        chunks_change_nothing_of(types[i]);
 }
 
 /* An answer from a prompt read in one go ends as one that was traced, with sampling that any
@@ -358,7 +338,7 @@ static void score_at_its_ends(void **state)
     float loss = 7;
     mvlm_session *session;
     mvlm_error error;
-    read_sequence(&s);
+    read_sequence(&s, "f32");
     const int32_t too_high[] = {1, (int32_t)s.vocab}, negative[] = {MVLM_IMAGE_ID, 1};
     assert_int_equal(mvlm_session_open(s.model, &one_thread, &session, &error), MVLM_OK);
     assert_int_equal(mvlm_score(session, s.ids, 0, &loss, &error), MVLM_OK);

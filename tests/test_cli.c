@@ -1,4 +1,5 @@
 /* mobilevlm run, where it works: arguments -> mobilevlm -> standard output, as cli.md promises. */
+#include "../kernels/kernels.h"
 #include "cli_fixture.h"
 
 /* The prompt that the reference was given, whole. */
@@ -182,6 +183,28 @@ static void details_go_to_standard_error(void **state)
     program_free(&result);
 }
 
+/* A lower rung is taken from the environment; the lowest is said to be slow. */
+static void details_tell_the_kernels(void **state)
+{
+    static const char slow[] = "kernels c are slow";
+    const char *isa;
+    bool has;
+    (void)state;
+    for (size_t rung = 0; (isa = kernels_rung(rung, &has)); rung++) {
+        char variable[64], expected[64];
+        if (!has)
+            continue;
+        snprintf(variable, sizeof variable, "MOBILEVLM_ISA=%s", isa);
+        snprintf(expected, sizeof expected, "kernels %s, ", isa);
+        struct program_result result = cli(WORDS(TEXT, HORSES, "-v"), NULL, NULL, variable);
+        assert_int_equal(result.code, 0);
+        assert_string_equal(result.out, "There are 43.\n");
+        assert_non_null(strstr(result.err, expected));
+        assert_int_equal(strstr(result.err, slow) != NULL, strcmp(isa, "c") == 0);
+        program_free(&result);
+    }
+}
+
 static void json_holds_every_key(void **state)
 {
     static const char *const stages[] = {"load",    "jpeg",    "preprocess", "encode",
@@ -259,6 +282,7 @@ int main(void)
         cmocka_unit_test(answers_end_where_they_should),
         cmocka_unit_test(seeds_repeat_answers),
         cmocka_unit_test(details_go_to_standard_error),
+        cmocka_unit_test(details_tell_the_kernels),
         cmocka_unit_test(json_holds_every_key),
         cmocka_unit_test(options_digest_covers_the_options),
     };

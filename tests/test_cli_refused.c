@@ -82,7 +82,7 @@ static void refuses_wrong_options(void **state)
          .variable = "MOBILEVLM_MAX_TOKENS=x"},
         {{TEXT, "-p", "a"}, .part = "MOBILEVLM_RAW: \"yes\"", .variable = "MOBILEVLM_RAW=yes"},
         {{TEXT, "-p", "a"}, .part = "this machine has c", .variable = "MOBILEVLM_ISA=z80"},
-        {{"info", TEXT, "--isa", "z80"}, .part = "\"z80\""},
+        {{"info", TEXT, "--isa", "z80"}, .part = "\"z80\": this machine has c"},
         {{"trace", TEXT, "-p", "a"}, .part = "-o"},
         {{"trace", TEXT, "-p", "a", "-o", "@t/trace", "--until", "dawn"},
          .part = "--until: \"dawn\""},

@@ -40,10 +40,10 @@ static void expect_verified(const char *path)
 
 static void golden_checkpoints_convert_and_verify(void **state)
 {
-    static const char *const types[] = {"f32", "f16"};
+    static const char *const types[] = {"f32", "f16", "q8", "q4"};
     (void)state;
     for (size_t i = 0; i < N_CASES; i++)
-        for (size_t k = 0; k < 2; k++) {
+        for (size_t k = 0; k < 4; k++) {
             copy_checkpoint(cases[i]);
             expect_good(convert_with(WORDS("--type", types[k], "--force")), "");
             expect_verified(model);
@@ -64,13 +64,13 @@ static void both_types_answer(void **state)
 /* Threads, time and the spelling of the folder leave no trace. */
 static void conversions_are_the_same_byte_for_byte(void **state)
 {
-    static const char *const types[] = {"f32", "f16"};
+    static const char *const types[] = {"f32", "f16", "q8", "q4"};
     char other[700], slash[600];
     snprintf(other, sizeof other, "%s/other.bin", out_folder);
     snprintf(slash, sizeof slash, "%s//", checkpoint);
     (void)state;
     for (size_t i = 0; i < N_CASES; i++)
-        for (size_t k = 0; k < 2; k++) {
+        for (size_t k = 0; k < 4; k++) {
             copy_checkpoint(cases[i]);
             expect_good(convert_with(WORDS("--type", types[k], "--force", "-t", "1")), "");
             expect_good(run(WORDS(CONVERT_PROGRAM, "--force", "-t", "3", "--output", other, slash,
@@ -89,6 +89,10 @@ static void says_what_it_did_on_standard_error(void **state)
     assert_non_null(strstr(result.err, model));
     assert_non_null(strstr(result.err, "decoder.layers.%d.gate.weight"));
     assert_int_equal(result.n_out, 0);
+    program_free(&result);
+    result = convert_with(WORDS("--force")); /* each row has its own type */
+    assert_non_null(strstr(result.err, "decoder.embedding.weight             q8 "));
+    assert_non_null(strstr(result.err, "decoder.layers.%d.gate.weight        q4 "));
     program_free(&result);
     result = convert_with(WORDS("--type", "f32", "--force", "-q"));
     assert_int_equal(result.code, 0);
@@ -245,7 +249,7 @@ static void end_tokens_may_be_a_list(void **state)
     (void)state;
     copy_checkpoint("text");
     set_field("generation_config.json", "eos_token_id", "[2, 319]"); /* 319 begins the answer */
-    expect_good(convert_with(WORDS("-q")), "");
+    expect_good(convert_with(WORDS("-q", "--type", "f16")), "");
     expect_good(
         run(WORDS(MOBILEVLM_PROGRAM, "-m", model, "-p", "How many horses are there?"), NULL), "\n");
 }
@@ -253,8 +257,9 @@ static void end_tokens_may_be_a_list(void **state)
 static void help_names_every_option_once(void **state)
 {
     static const char *const names[] = {
-        "  -o, --output FILE ", "  --type ",     "  -t, --threads N ", "  --force ",
-        "  -q, --quiet ",       "  -h, --help ", "  --version "};
+        "  -o, --output FILE ", "  --type ",        "  --vision-type ", "  --head-type ",
+        "  --norm-balance A ",  "  --random NAME ", "  --seed N ",      "  -t, --threads N ",
+        "  --force ",           "  -q, --quiet ",   "  -h, --help ",    "  --version "};
     struct program_result result = run(WORDS(CONVERT_PROGRAM, "--help"), NULL);
     (void)state;
     assert_int_equal(result.code, 0);

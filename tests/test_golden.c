@@ -52,13 +52,6 @@ static int keep(void *user, const char *stage, size_t picture, const float *valu
     return 0;
 }
 
-static const char *text_of(const json_t *json, const char *key)
-{
-    const json_t *value = json_object_get(json, key);
-    assert_true(json_is_string(value));
-    return json_string_value(value);
-}
-
 static void answer(struct run *run, int n_threads)
 {
     const mvlm_session_options options = {.n_threads = n_threads};
@@ -146,42 +139,10 @@ static void check_answer(const struct run *run)
 static void check_perplexity(const struct run *run)
 {
     const json_t *expected = json_object_get(run->conversation.expected, "perplexity");
-    const size_t window = (size_t)json_integer_value(json_object_get(expected, "window"));
-    const size_t windows = (size_t)json_integer_value(json_object_get(expected, "windows"));
-    char *path = path_of(SOURCE_DIR "/tests/golden", text_of(expected, "text"), NULL);
-    if (!path_exists(path)) {
-        free(path);
-        path = path_of(SHARED_DIR "/weights", text_of(expected, "text"), NULL);
-    }
-    size_t n_bytes, n_ids;
-    mvlm_error error = {0};
-    char *text = file_load(path, &n_bytes);
-    assert_int_equal(mvlm_tokenize(run->model, text, n_bytes, 0, NULL, 0, &n_ids, &error), MVLM_OK);
-    int32_t *ids = malloc(n_ids * sizeof *ids);
-    assert_int_equal(mvlm_tokenize(run->model, text, n_bytes, 0, ids, n_ids, &n_ids, &error),
-                     MVLM_OK);
-    mvlm_session *session;
-    assert_int_equal(mvlm_session_open(run->model, NULL, &session, &error), MVLM_OK);
-    int32_t *piece = malloc(window * sizeof *piece);
-    float *losses = malloc(window * sizeof *losses);
-    double sum = 0;
-    for (size_t w = 0; w < windows; w++) {
-        piece[0] = 1;
-        memcpy(piece + 1, ids + w * (window - 1), (window - 1) * sizeof *ids);
-        assert_int_equal(mvlm_score(session, piece, window, losses, &error), MVLM_OK);
-        for (size_t i = 0; i + 1 < window; i++)
-            sum += (double)losses[i];
-    }
-    const double loss = sum / (double)(windows * (window - 1));
+    const double loss = text_loss(run->model, expected);
     const double reference = json_number_value(json_object_get(expected, "nll"));
     if (!(fabs(loss - reference) <= 1e-4))
         fail_msg("%s: nll %.6f, expected %.6f", run->name, loss, reference);
-    mvlm_session_close(session);
-    free(piece);
-    free(losses);
-    free(ids);
-    free(text);
-    free(path);
 }
 
 /* One and three threads give the same bytes at every stage. */

@@ -61,6 +61,8 @@ static void compare(const char *name, int is_jpeg, const uint8_t *square,
         fail_msg("%s differs by %g in the mean, by %d at most", name, sum / (double)n, most);
 }
 
+static const struct kernels *kernels;
+
 static void check_square(const char *folder, const char *expected_name)
 {
     char parent[2052], name[512];
@@ -81,7 +83,7 @@ static void check_square(const char *folder, const char *expected_name)
     assert_int_equal(expected.width, expected.height);
     recipe.side = expected.width;
     uint8_t *square = malloc((size_t)recipe.side * (size_t)recipe.side * 3);
-    assert_int_equal(picture_to_square(&picture, &recipe, square, NULL), MVLM_OK);
+    assert_int_equal(picture_to_square(kernels, &picture, &recipe, square, NULL), MVLM_OK);
     compare(expected_name, bytes[0] == 0xff, square, &expected);
     picture_free(&expected);
     picture_free(&picture);
@@ -201,7 +203,7 @@ static void resizing_equals_pillow(void **state)
         uint8_t *square = malloc(n);
         for (int fit = IMAGE_PAD; fit <= IMAGE_SQUASH; fit++) {
             recipe.fit = (enum image_fit)fit;
-            assert_int_equal(picture_to_square(&picture, &recipe, square, NULL), MVLM_OK);
+            assert_int_equal(picture_to_square(kernels, &picture, &recipe, square, NULL), MVLM_OK);
             if (crc32(0, square, (uInt)n) != cases[i].sums[fit])
                 fail_msg("%d x %d to %d, fit %d", cases[i].width, cases[i].height, recipe.side,
                          fit);
@@ -237,7 +239,7 @@ static void constant_stays_constant(void **state)
         uint8_t square[56 * 56 * 3];
         for (int fit = IMAGE_PAD; fit <= IMAGE_SQUASH; fit++) {
             recipe.fit = (enum image_fit)fit;
-            assert_int_equal(picture_to_square(&picture, &recipe, square, NULL), MVLM_OK);
+            assert_int_equal(picture_to_square(kernels, &picture, &recipe, square, NULL), MVLM_OK);
             for (size_t k = 0; k < sizeof square; k++)
                 assert_int_equal(square[k], clip.pad_colour[k % 3]);
         }
@@ -321,6 +323,8 @@ static void most_pixels(void **state)
 
 int main(void)
 {
+    bool known;
+    kernels = kernels_choose(NULL, &known);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_pictures_of_the_project),
         cmocka_unit_test(golden_pictures_shared),

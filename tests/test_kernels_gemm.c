@@ -11,8 +11,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "../kernels/c/math.h"
 #include "../kernels/kernels.h"
+#include "support/bits.h"
 #include "support/seed.h"
 
 static const struct kernels *c_rung;

@@ -4,7 +4,7 @@
 set -eu
 
 build_packages="gcc libc6-dev make cmake pkg-config libgomp1 libstb-dev libjansson-dev libxxhash-dev zlib1g-dev"
-test_packages="libcmocka-dev"
+test_packages="libcmocka-dev libsimde-dev"
 
 missing() {
     for package in "$@"; do

@@ -1,7 +1,23 @@
 /* Matrix products on weight tiles of 32 output columns. A lane is an output, so every sum runs over
  * k in order, for one row as for many. */
-#include "math.h"
+#include <math.h>
+#include <string.h>
+
 #include "names.h"
+
+static inline float float_of_bits(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline uint32_t bits_of_float(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
 
 enum {
     ROWS = 3

@@ -77,24 +77,25 @@ static void fill_question(struct ask *ask)
         random = (uint64_t)time(NULL);
     ask->seed =
         v->seed < 0 ? (int64_t)(random >> 12) : v->seed; /* 52 bits: exact in every JSON reader */
-    ask->question = (mvlm_question){.pictures = ask->pictures,
-                                    .n_pictures = v->images.n,
-                                    .turns = &ask->turn,
-                                    .n_turns = 1,
-                                    .system = v->system,
-                                    .raw = v->raw,
-                                    .max_tokens = (size_t)v->max_tokens,
-                                    .sampling = {.temperature = (float)v->temperature,
-                                                 .top_k = (int)v->top_k,
-                                                 .top_p = (float)(v->top_p > 0 ? v->top_p : 1e-9), /* 0 would mean off */
-                                                 .min_p = (float)v->min_p,
-                                                 .repeat_penalty = (float)v->repeat_penalty,
-                                                 .seed = (uint64_t)ask->seed},
-                                    .stops = v->stops.items,
-                                    .n_stops = v->stops.n,
-                                    .until = (mvlm_stage)v->until,
-                                    .progress = show_progress,
-                                    .progress_user = &ask->bar};
+    ask->question = (mvlm_question){
+        .pictures = ask->pictures,
+        .n_pictures = v->images.n,
+        .turns = &ask->turn,
+        .n_turns = 1,
+        .system = v->system,
+        .raw = v->raw,
+        .max_tokens = (size_t)v->max_tokens,
+        .sampling = {.temperature = (float)v->temperature,
+                     .top_k = (int)v->top_k,
+                     .top_p = (float)(v->top_p > 0 ? v->top_p : 1e-9), /* 0 would mean off */
+                     .min_p = (float)v->min_p,
+                     .repeat_penalty = (float)v->repeat_penalty,
+                     .seed = (uint64_t)ask->seed},
+        .stops = v->stops.items,
+        .n_stops = v->stops.n,
+        .until = (mvlm_stage)v->until,
+        .progress = show_progress,
+        .progress_user = &ask->bar};
 }
 
 mvlm_status ask_open(struct ask *ask, const struct values *values, mvlm_error *error)
@@ -236,6 +237,9 @@ void ask_print_details(const struct ask *ask)
     const double total = c.encode_ms + c.project_ms + c.prefill_ms + c.generate_ms;
     fprintf(stderr, "kernels %s, %d threads, context %zu, seed %lld\n", info.isa, c.n_threads,
             c.n_ctx, (long long)ask->seed);
+    if (strcmp(info.isa, "c") == 0)
+        fprintf(stderr, "kernels c are slow: plain C, for a processor that lacks AVX2, or as --isa "
+                        "or MOBILEVLM_ISA asks\n");
     fprintf(stderr,
             "memory planned: weights %.1f MB, key/value cache %.1f MB, scratch %.1f MB, in all "
             "%.1f MB; peak "

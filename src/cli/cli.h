@@ -19,6 +19,12 @@ struct values {
     uint64_t max_rss;
     int kv_type, until;
     bool bos, jsonl, decode;
+    /* bench */
+    struct text_list n_prompt, n_gen, n_depth, n_threads;
+    int64_t repetitions;
+    int bench_output;
+    bool limits;
+    const char *sustain;
 };
 
 /* The commands; each prints what it has to say on standard output and returns a status with a
@@ -27,6 +33,7 @@ mvlm_status run_info(const struct values *values, mvlm_error *error);
 mvlm_status run_verify(const struct values *values, mvlm_error *error);
 mvlm_status run_tokenize(const struct values *values, mvlm_error *error);
 mvlm_status run_perplexity(const struct values *values, mvlm_error *error);
+mvlm_status run_bench(const struct values *values, mvlm_error *error);
 
 /* Opens the model that the options name. */
 mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_error *error);

@@ -80,18 +80,21 @@ enum {
     TOKENIZE = 8,
     PERPLEXITY = 16,
     TRACE = 32,
-    HELP = 64,
-    ALL = 63
+    BENCH = 64,
+    HELP = 128,
+    ALL = 127
 };
 
-static const char *const kv_names[] = {"auto", "f32", "f16", NULL}; /* as mvlm_kv_type */
+static const char *const kv_names[] = {"auto", "f32", "f16", "q8", NULL}; /* as mvlm_kv_type */
 static const char *const stage_names[] = {"end",       "pixels", "vision",
                                           "projector", "logits", NULL}; /* as mvlm_stage */
+static const char *const bench_names[] = {"md", "json", "jsonl", "csv",
+                                          NULL}; /* as enum bench_output */
 
 #define V(member) offsetof(struct values, member)
 static const struct option options[] = {
     {"-m --model", OPTION_TEXT, V(model), "FILE", 0, 0, NULL, ALL, "the model file"},
-    {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, RUN | TRACE,
+    {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, RUN | TRACE | BENCH,
      "a picture (JPEG, PNG, BMP); repeatable; - is standard input"},
     {"-p --prompt", OPTION_TEXT, V(prompt), "TEXT", 0, 0, NULL, RUN | TRACE,
      "the question; <image> marks where the next picture stands"},
@@ -120,17 +123,18 @@ static const struct option options[] = {
     {"-c --ctx-size", OPTION_INTEGER, V(context), "N", 0, 1048576, NULL,
      RUN | TRACE | INFO | PERPLEXITY,
      "positions in the cache (default: as needed, at most what the model was trained for)"},
-    {"--kv-type -ctk -ctv", OPTION_NAME, V(kv_type), "f32|f16", 0, 0, kv_names,
-     RUN | TRACE | INFO | PERPLEXITY,
-     "type of the key/value cache (default auto: f32 for f32 files, else f16)"},
+    {"--kv-type -ctk -ctv", OPTION_NAME, V(kv_type), "q8|f16|f32", 0, 0, kv_names,
+     RUN | TRACE | INFO | PERPLEXITY | BENCH,
+     "type of the key/value cache (default auto: f32 for f32 files, else q8)"},
     {"-t --threads", OPTION_INTEGER, V(threads), "N", 1, 256, NULL, RUN | TRACE | INFO | PERPLEXITY,
      "default: one a core that the process may use"},
-    {"--max-rss", OPTION_BYTES, V(max_rss), "BYTES", 1, 1e18, NULL, RUN | TRACE | PERPLEXITY,
+    {"--max-rss", OPTION_BYTES, V(max_rss), "BYTES", 1, 1e18, NULL,
+     RUN | TRACE | PERPLEXITY | BENCH,
      "refuse before allocating what needs more; K, M and G are understood"},
-    {"--max-pixels", OPTION_INTEGER, V(max_pixels), "N", 1, 1e12, NULL, RUN | TRACE,
+    {"--max-pixels", OPTION_INTEGER, V(max_pixels), "N", 1, 1e12, NULL, RUN | TRACE | BENCH,
      "refuse larger pictures before decoding (default 100000000)"},
     {"--isa", OPTION_TEXT, V(isa), "NAME", 0, 0, NULL, ALL,
-     "highest instruction set to use: c, avx2 (default: the best there is)"},
+     "highest instruction set to use: c, avx2, avxvnni, avx512vnni (default: the best there is)"},
     {"-o --output", OPTION_TEXT, V(output), "FOLDER", 0, 0, NULL, TRACE, "where the arrays go"},
     {"--until", OPTION_NAME, V(until), "STAGE", 0, 0, stage_names, TRACE,
      "stop early: pixels, vision, projector or logits"},
@@ -143,6 +147,22 @@ static const struct option options[] = {
      "ids in a window (default 256)"},
     {"--windows", OPTION_INTEGER, V(windows), "N", 1, 1e12, NULL, PERPLEXITY,
      "at most so many (default: all)"},
+    {"-p --n-prompt", OPTION_LIST, V(n_prompt), "LIST", 0, 0, NULL, BENCH,
+     "lengths of prompts (default 176); lists and ranges: 128,176 1-4 1-8+2 1-8*2; 0: none"},
+    {"-n --n-gen", OPTION_LIST, V(n_gen), "LIST", 0, 0, NULL, BENCH,
+     "lengths of answers (default 64)"},
+    {"-d --n-depth", OPTION_LIST, V(n_depth), "LIST", 0, 0, NULL, BENCH,
+     "positions read before (default: 0 for prompts, 0,512 for answers)"},
+    {"-t --threads", OPTION_LIST, V(n_threads), "LIST", 0, 0, NULL, BENCH,
+     "default: one a core that the process may use"},
+    {"-r --repetitions", OPTION_INTEGER, V(repetitions), "N", 1, 10000, NULL, BENCH,
+     "of each test, after one that does not count (default 5)"},
+    {"-o --output", OPTION_NAME, V(bench_output), "md|json|jsonl|csv", 0, 0, bench_names, BENCH,
+     "how results are printed (default md)"},
+    {"--limits", OPTION_FLAG, V(limits), NULL, 0, 0, NULL, BENCH,
+     "measure between repetitions what this machine can do at best, and print the share of it"},
+    {"--sustain", OPTION_TEXT, V(sustain), "TIME", 0, 0, NULL, BENCH,
+     "go on for 30s, 10m or 1h, with a record of each test every 10 seconds"},
     {"--json", OPTION_FLAG, V(json), NULL, 0, 0, NULL, RUN | TRACE | INFO | PERPLEXITY,
      "one JSON object instead of text"},
     {"-v --verbose", OPTION_FLAG, V(verbose), NULL, 0, 0, NULL, ALL,
@@ -170,12 +190,15 @@ static const struct command commands[] = {
     {"trace", TRACE, "-m model.bin [-i photo.jpg]... -p TEXT -o folder",
      "every stage's numbers, as .npy files",
      "mobilevlm trace -m model.bin -i photo.jpg -p \"what is this?\" -o numbers"},
+    {"bench", BENCH, "-m model.bin [-i photo.jpg] [-p LIST] [-n LIST] [-d LIST] [-t LIST]",
+     "speed, memory and heat, stage by stage",
+     "mobilevlm bench -m model.bin -i photo.jpg --limits"},
     {"help", HELP, "[COMMAND]", "this text, or a command's", "mobilevlm help run"},
 };
 
 /* In the order of `commands`. */
 static mvlm_status (*const runners[])(const struct values *, mvlm_error *) = {
-    run_run, run_info, run_verify, run_tokenize, run_perplexity, run_trace,
+    run_run, run_info, run_verify, run_tokenize, run_perplexity, run_trace, run_bench,
 };
 
 static const struct program program = {"mobilevlm",
@@ -251,7 +274,8 @@ int main(int argc, char **argv)
                             .repeat_penalty = 1.0,
                             .seed = -1,
                             .max_pixels = 100000000,
-                            .window = 256};
+                            .window = 256,
+                            .repetitions = 5};
     struct text_list words = {0};
     mvlm_error error = {0};
     int first;

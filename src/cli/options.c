@@ -302,8 +302,10 @@ void print_help(const struct program *program, FILE *out)
     char variable[64];
     const char *longest = strstr(program->options[0].names, "--");
     variable_name(program, &program->options[0], variable);
-    fprintf(out, "\nEvery option can be given as an environment variable, %s for %.*s; the command "
-                 "line wins.\n", variable, (int)strcspn(longest, " "), longest);
+    fprintf(out,
+            "\nEvery option can be given as an environment variable, %s for %.*s; the command "
+            "line wins.\n",
+            variable, (int)strcspn(longest, " "), longest);
     fputs(program->notes, out);
 }
 

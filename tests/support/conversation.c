@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,22 +99,28 @@ void conversation_close(struct conversation *c)
     memset(c, 0, sizeof *c);
 }
 
-mvlm_model *conversation_model(const char *folder, const char *name, const char *type,
-                               const char *isa)
+mvlm_model *case_model(const char *folder, const char *cases, const char *name, const char *type,
+                       const char *isa)
 {
     char file[64];
     mvlm_model *model;
     mvlm_error error;
     const mvlm_model_options options = {.isa = isa};
     snprintf(file, sizeof file, "%s.%s.bin", name, type);
-    char *path = path_of(folder, file, NULL), *checkpoint = path_of(CASES, name, "checkpoint");
+    char *path = path_of(folder, file, NULL), *checkpoint = path_of(cases, name, "checkpoint");
     if (!path_exists(path))
         convert_test(checkpoint, path, type);
     if (mvlm_model_open(path, &options, &model, &error) != MVLM_OK)
-        fail_msg("%s", error.message);
+        fail_msg("%s: %s", name, error.message);
     free(path);
     free(checkpoint);
     return model;
+}
+
+mvlm_model *conversation_model(const char *folder, const char *name, const char *type,
+                               const char *isa)
+{
+    return case_model(folder, CASES, name, type, isa);
 }
 
 int reply_add(void *user, const char *text, size_t n_bytes)
@@ -167,4 +174,51 @@ const float *record_stage(const struct record *record, const char *stage, size_t
         }
     assert_non_null(first);
     return first;
+}
+
+void record_run(struct record *record, const char *folder, const char *name,
+                const struct manner *manner)
+{
+    struct conversation c;
+    mvlm_session *session;
+    mvlm_error error;
+    mvlm_model *model = conversation_model(folder, name, manner->type, manner->isa);
+    conversation_open(&c, name);
+    memset(record, 0, sizeof *record);
+    c.question.trace = record_add;
+    c.question.trace_user = record;
+    c.question.max_tokens = 8;
+    if (mvlm_session_open(model, &manner->options, &session, &error) != MVLM_OK ||
+        mvlm_ask(session, &c.question, NULL, NULL, &error) != MVLM_OK)
+        fail_msg("%s: %s", name, error.message);
+    mvlm_session_close(session);
+    conversation_close(&c);
+    mvlm_model_close(model);
+}
+
+void assert_same_bits(const char *what, const struct record *a, const struct record *b)
+{
+    assert_int_equal(a->n_calls, b->n_calls);
+    for (size_t i = 0; i < a->n_calls; i++) {
+        assert_string_equal(a->calls[i].stage, b->calls[i].stage);
+        assert_int_equal(a->calls[i].n, b->calls[i].n);
+        if (memcmp(a->values + a->calls[i].at, b->values + b->calls[i].at,
+                   a->calls[i].n * sizeof *a->values) != 0)
+            fail_msg("%s: %s, call %zu, differs", what, a->calls[i].stage, i);
+    }
+}
+
+double logits_differ_by(const struct record *a, const struct record *b)
+{
+    size_t n, n_b;
+    const float *x = record_stage(a, "logits", &n), *y = record_stage(b, "logits", &n_b);
+    double most = 0, difference = 0;
+    assert_int_equal(n, n_b);
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(x[i]) || !isfinite(y[i]))
+            return INFINITY;
+        most = fmax(most, fabs((double)x[i]));
+        difference = fmax(difference, fabs((double)x[i] - (double)y[i]));
+    }
+    return difference / most;
 }

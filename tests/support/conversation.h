@@ -21,8 +21,10 @@ void conversation_open_case(struct conversation *conversation, const char *folde
 void conversation_open(struct conversation *conversation, const char *name);
 void conversation_close(struct conversation *conversation);
 
-/* Converts the case's checkpoint to folder/NAME.type.bin unless that is there, and opens it. `isa`
- * may be NULL. */
+/* Converts the checkpoint of the case in `cases`/NAME to folder/NAME.type.bin unless that is there,
+ * and opens it. `isa` may be NULL. conversation_model: of one of the project's own cases. */
+mvlm_model *case_model(const char *folder, const char *cases, const char *name, const char *type,
+                       const char *isa);
 mvlm_model *conversation_model(const char *folder, const char *name, const char *type,
                                const char *isa);
 
@@ -62,5 +64,23 @@ void record_free(struct record *record);
 
 /* The values of a stage's calls that follow each other, from the first on; *n is their number. */
 const float *record_stage(const struct record *record, const char *stage, size_t *n);
+
+/* One way to compute a case. */
+struct manner {
+    const char *type, *isa; /* isa may be NULL */
+    mvlm_session_options options;
+};
+
+/* Records everything that the question of one of the project's own cases computes, up to eight
+ * tokens of its answer. The model is conversation_model's. */
+void record_run(struct record *record, const char *folder, const char *name,
+                const struct manner *manner);
+
+/* The same stages with the same bits, else the test fails, naming `what`. */
+void assert_same_bits(const char *what, const struct record *a, const struct record *b);
+
+/* Largest difference of the prompt's logits, relative to their largest magnitude in `a`; infinite
+ * where one is not finite. */
+double logits_differ_by(const struct record *a, const struct record *b);
 
 #endif

@@ -19,7 +19,7 @@
 #define GOLDEN     SOURCE_DIR "/tests/golden"
 #define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
-enum { MAX_WORDS = 16, MAX_TENSORS = 100 };
+enum { MAX_WORDS = 16, MAX_TENSORS = 200 };
 
 static char *root;                                        /* the test's own folder */
 static char checkpoint[512], out_folder[512], model[600]; /* below it */

@@ -143,8 +143,13 @@ size_t for_each_case(const char *cases, void (*each)(const char *, const char *,
 
 void convert_test(const char *checkpoint, const char *path, const char *type)
 {
+    const enum tensor_type matrices = strcmp(type, "f16") == 0  ? TENSOR_F16
+                                      : strcmp(type, "q8") == 0 ? TENSOR_Q8
+                                      : strcmp(type, "q4") == 0 ? TENSOR_Q4
+                                                                : TENSOR_F32;
+    const enum tensor_type other = matrices == TENSOR_Q4 ? TENSOR_Q8 : matrices; /* as --type q4 */
     const struct convert_options options = {
-        .type = strcmp(type, "f16") == 0 ? TENSOR_F16 : TENSOR_F32, .force = true};
+        .types = {other, matrices, other}, .norm_balance = CONVERT_NORM_BALANCE, .force = true};
     mvlm_error error = {0};
     if (convert(checkpoint, path, &options, NULL, &error) != MVLM_OK)
         fail_msg("%s", error.message);
@@ -167,4 +172,54 @@ double assert_close(const char *what, const float *a, const float *b, size_t n)
         fail_msg("%s: value %zu is %.9g, expected %.9g; the largest magnitude is %g", what, at,
                  (double)a[at], (double)b[at], most);
     return most > 0 ? largest / most : 0;
+}
+
+/* The ids of a text that lies beside the project's own cases, or beside the shared weights. */
+static int32_t *ids_of(mvlm_model *model, const char *name, size_t *n_ids)
+{
+    size_t n_bytes;
+    mvlm_error error;
+    char *path = path_of(SOURCE_DIR "/tests/golden", name, NULL);
+    if (!path_exists(path)) {
+        free(path);
+        path = path_of(SHARED_DIR "/weights", name, NULL);
+    }
+    char *text = file_load(path, &n_bytes);
+    assert_int_equal(mvlm_tokenize(model, text, n_bytes, 0, NULL, 0, n_ids, &error), MVLM_OK);
+    int32_t *ids = malloc(*n_ids * sizeof *ids);
+    assert_non_null(ids);
+    assert_int_equal(mvlm_tokenize(model, text, n_bytes, 0, ids, *n_ids, n_ids, &error), MVLM_OK);
+    free(text);
+    free(path);
+    return ids;
+}
+
+double text_loss(mvlm_model *model, const json_t *perplexity)
+{
+    const char *name = json_string_value(json_object_get(perplexity, "text"));
+    const size_t window = (size_t)json_integer_value(json_object_get(perplexity, "window"));
+    const size_t windows = (size_t)json_integer_value(json_object_get(perplexity, "windows"));
+    const size_t n = window - 1;
+    size_t n_ids;
+    mvlm_session *session;
+    mvlm_error error;
+    assert_true(name && n < window && windows > 0);
+    int32_t *ids = ids_of(model, name, &n_ids), *piece = malloc(window * sizeof *piece);
+    float *losses = malloc(window * sizeof *losses);
+    double sum = 0;
+    assert_true(piece && losses && windows * n <= n_ids);
+    assert_int_equal(json_integer_value(json_object_get(perplexity, "tokens")), windows * n);
+    assert_int_equal(mvlm_session_open(model, NULL, &session, &error), MVLM_OK);
+    for (size_t w = 0; w < windows; w++) {
+        piece[0] = 1;
+        memcpy(piece + 1, ids + w * n, n * sizeof *ids);
+        assert_int_equal(mvlm_score(session, piece, window, losses, &error), MVLM_OK);
+        for (size_t i = 0; i < n; i++)
+            sum += (double)losses[i];
+    }
+    mvlm_session_close(session);
+    free(piece);
+    free(losses);
+    free(ids);
+    return sum / (double)(windows * n);
 }

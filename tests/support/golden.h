@@ -40,6 +40,10 @@ size_t for_each_case(const char *cases,
 /* Converts a checkpoint in this process; fails the test when that fails. */
 void convert_test(const char *checkpoint, const char *path, const char *type);
 
+/* Mean loss a token, natural logarithm, of the text that a case's "perplexity" names, in its
+ * windows of BOS and the next ids: what `mobilevlm perplexity` says. */
+double text_loss(mvlm_model *model, const json_t *perplexity);
+
 /* |a - b| <= 1e-4 x b's largest magnitude for every value, else the test fails, naming `what`.
  * Returns the largest relative difference. */
 double assert_close(const char *what, const float *a, const float *b, size_t n);

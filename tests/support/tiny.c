@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "golden.h"
+#include "pack.h"
 #include "schema.h"
 #include "weights.h"
 
@@ -86,24 +87,31 @@ static size_t put_pieces(uint8_t *out)
     return n;
 }
 
-/* Norm weights near 1, everything else small; zeros where a tile has no row. */
+/* Norm weights near 1, everything else small; packed as the converter does. */
 static void fill(uint8_t *bytes, const struct format_tensor *t, const struct tensor_spec *spec,
                  unsigned *random)
 {
     const bool norm = strstr(spec->name, "norm") && strstr(spec->name, ".weight");
-    const size_t n = (size_t)(t->range.n_bytes / (t->type == TENSOR_F16 ? 2 : 4));
+    const size_t n_rows = (size_t)t->n_rows, n_cols = (size_t)t->n_cols;
+    float *rows = calloc(n_rows * n_cols, sizeof *rows);
+    float *scratch = calloc(pack_scratch(n_cols), sizeof *scratch);
+    struct pack_error loss = {0};
     bool known;
-    for (size_t i = 0; i < n; i++) {
+    const struct kernels *kernels = kernels_choose(NULL, &known);
+    assert_true(rows && scratch);
+    for (size_t i = 0; i < n_rows * n_cols; i++) {
         *random = *random * 1664525u + 1013904223u;
-        float value = ((float)(*random >> 8) / 16777216.0f - 0.5f) * 0.6f + (norm ? 1.0f : 0.0f);
-        const size_t row = i / ((size_t)t->n_cols * FORMAT_TILE) * FORMAT_TILE + i % FORMAT_TILE;
-        if (t->layout == LAYOUT_TILES && row >= t->n_rows)
-            value = 0;
-        if (t->type == TENSOR_F16)
-            kernels_choose(NULL, &known)->f32_to_f16((uint16_t *)(void *)bytes + i, &value, 1);
-        else
-            memcpy(bytes + 4 * i, &value, 4);
+        rows[i] = ((float)(*random >> 8) / 16777216.0f - 0.5f) * 0.6f + (norm ? 1.0f : 0.0f);
     }
+    if (t->layout == LAYOUT_ROWS)
+        pack_rows(kernels, t->type, rows, n_rows, n_cols, bytes, &loss);
+    for (size_t r = 0; t->layout == LAYOUT_TILES && r < n_rows; r += FORMAT_TILE) {
+        const size_t n = n_rows - r < FORMAT_TILE ? n_rows - r : FORMAT_TILE;
+        pack_tile(kernels, t->type, rows + r * n_cols, n, n_cols, scratch,
+                  bytes + r / FORMAT_TILE * tile_bytes(t->type, n_cols), &loss);
+    }
+    free(rows);
+    free(scratch);
 }
 
 void tiny_write(const char *path, const struct description *description, enum tensor_type type,
@@ -124,7 +132,8 @@ void tiny_write(const char *path, const struct description *description, enum te
     h.directory = (struct format_range){aligned(h.tokenizer.offset + h.tokenizer.n_bytes, 64),
                                         n * sizeof *directory};
     h.data.offset = aligned(h.directory.offset + h.directory.n_bytes, FORMAT_SECTION_ALIGN);
-    h.file_bytes = schema_place(specs, n, type, h.data.offset, directory);
+    h.file_bytes =
+        schema_place(specs, n, &(struct tensor_types){type, type, type}, h.data.offset, directory);
     h.data.n_bytes = h.file_bytes - h.data.offset;
     uint8_t *bytes = calloc(1, (size_t)h.file_bytes);
     assert_non_null(bytes);

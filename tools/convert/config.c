@@ -363,16 +363,13 @@ static char *base_name(const char *folder)
     return strndup(folder + begin, end - begin);
 }
 
+/* config->json and the files of `folder`, which may be NULL: none. */
 static mvlm_status read_all(const char *folder, const struct sentencepiece *tokenizer,
                             struct config *c, mvlm_error *error)
 {
     static const char *const picture_keys[] = {"mm_vision_tower", "mm_projector_type",
                                                "vision_config"};
     bool pictures = false;
-    TRY(json_file_load(folder, file, false, &c->json, error));
-    c->name = base_name(folder);
-    if (!c->name)
-        return fail_no_memory(error, "the name", strlen(folder));
     c->description.name = c->name;
     TRY(check_model_type(c->json, error));
     TRY(read_decoder(c, error));
@@ -390,14 +387,32 @@ static mvlm_status read_all(const char *folder, const struct sentencepiece *toke
     return description_check(file, &c->description, error);
 }
 
-mvlm_status config_open(const char *folder, const struct sentencepiece *tokenizer,
-                        struct config *config, mvlm_error *error)
+/* Takes `name` and `json` over, and closes what was read when something is wrong. */
+static mvlm_status open_as(char *name, json_t *json, const char *folder,
+                           const struct sentencepiece *tokenizer, struct config *config,
+                           mvlm_error *error)
 {
-    memset(config, 0, sizeof *config);
-    const mvlm_status status = read_all(folder, tokenizer, config, error);
+    *config = (struct config){.json = json, .name = name};
+    const mvlm_status status = name && json ? read_all(folder, tokenizer, config, error)
+                                            : fail_no_memory(error, "the description", 0);
     if (status != MVLM_OK)
         config_close(config);
     return status;
+}
+
+mvlm_status config_open(const char *folder, const struct sentencepiece *tokenizer,
+                        struct config *config, mvlm_error *error)
+{
+    json_t *json;
+    memset(config, 0, sizeof *config);
+    TRY(json_file_load(folder, file, false, &json, error));
+    return open_as(base_name(folder), json, folder, tokenizer, config, error);
+}
+
+mvlm_status config_open_json(json_t *json, const char *name, const struct sentencepiece *tokenizer,
+                             struct config *config, mvlm_error *error)
+{
+    return open_as(strdup(name), json, NULL, tokenizer, config, error);
 }
 
 void config_close(struct config *config)

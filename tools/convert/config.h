@@ -29,6 +29,11 @@ struct config {
  * name. MVLM_BAD_MODEL. */
 mvlm_status config_open(const char *folder, const struct sentencepiece *tokenizer,
                         struct config *config, mvlm_error *error);
+
+/* The same of config.json's contents (NULL: no memory), which the config owns from here on, with no
+ * files beside them, for a model called `name`. */
+mvlm_status config_open_json(json_t *json, const char *name, const struct sentencepiece *tokenizer,
+                             struct config *config, mvlm_error *error);
 void config_close(struct config *config);
 
 #endif

@@ -1,5 +1,6 @@
-/* checkpoint -> config, names -> directory -> [rows -> f32 -> tiles -> file] for each tensor ->
- * header. Streams: while one thread hashes and writes a block of tiles, the others pack the next.
+/* origin -> description, list of tensors -> directory -> [rows -> f32 -> tiles -> file] for each
+ * tensor -> header. Streams: while one thread hashes and writes a block of tiles, the others pack
+ * the next.
  */
 #include "convert.h"
 
@@ -13,8 +14,8 @@
 #include "threads.h"
 #include "tokenizer.h"
 #include "weights.h"
-#include "config.h"
-#include "names.h"
+#include "balance.h"
+#include "origin.h"
 #include "writer.h"
 
 enum { TILE = FORMAT_TILE, BLOCK_BYTES = 1 << 20 };
@@ -23,13 +24,8 @@ struct conversion {
     const struct convert_options *options;
     const struct kernels *kernels;
     int n_threads;
-    struct checkpoint *checkpoint;
-    struct sentencepiece tokenizer;
-    struct config config;
-    struct tensor_spec *specs;       /* [n] */
-    struct source *sources;          /* [n] */
-    struct format_tensor *directory; /* [n] */
-    size_t n;
+    struct origin origin;
+    struct format_tensor *directory; /* [origin.n] */
     struct format_header header;
     uint8_t *front; /* [header.data.offset], what stands before the data */
     struct writer writer;
@@ -38,39 +34,40 @@ struct conversion {
 
 /* ---- Plan ------------------------------------------------------------------------------- */
 
-static mvlm_status find_sources(struct conversion *c, mvlm_error *error)
+/* Records how norms are balanced, if any is: that follows from the tensors' types. */
+static void describe_balance(struct conversion *c)
 {
-    c->n = schema_list(&c->config.description, NULL);
-    c->specs = calloc(c->n, sizeof *c->specs);
-    c->sources = calloc(c->n, sizeof *c->sources);
-    c->directory = calloc(c->n, sizeof *c->directory);
-    if (!c->specs || !c->sources || !c->directory)
-        return fail_no_memory(error, "the list of tensors", c->n * sizeof *c->specs);
-    schema_list(&c->config.description, c->specs);
-    for (size_t i = 0; i < c->n; i++)
-        TRY(names_find(c->checkpoint, &c->config, &c->specs[i], &c->sources[i], error));
-    return names_check_leftovers(c->checkpoint, &c->config, error);
+    schema_place(c->origin.specs, c->origin.n, &c->options->types, 0, c->directory);
+    for (size_t i = 0; i < c->origin.n; i++)
+        if (balance_applies(&c->origin, c->directory, i))
+            c->origin.config.description.convert.norm_balance = c->options->norm_balance;
 }
 
 /* Where everything will lie; only digests are still unknown. */
-static void plan_file(struct conversion *c)
+static mvlm_status plan_file(struct conversion *c, mvlm_error *error)
 {
+    const size_t n = c->origin.n;
     struct format_header *h = &c->header;
-    *h = (struct format_header){.version = FORMAT_VERSION,
-                                .header_bytes = FORMAT_HEADER_BYTES,
-                                .n_tensors = (uint32_t)c->n};
+    c->directory = calloc(n, sizeof *c->directory);
+    if (!c->directory)
+        return fail_no_memory(error, "the directory", n * sizeof *c->directory);
+    describe_balance(c);
+    *h = (struct format_header){
+        .version = FORMAT_VERSION, .header_bytes = FORMAT_HEADER_BYTES, .n_tensors = (uint32_t)n};
     memcpy(h->magic, FORMAT_MAGIC, sizeof h->magic);
     h->description = (struct format_range){aligned(FORMAT_HEADER_BYTES, FORMAT_ALIGN),
-                                           description_encode(&c->config.description, NULL)};
+                                           description_encode(&c->origin.config.description, NULL)};
     h->tokenizer =
         (struct format_range){aligned(h->description.offset + h->description.n_bytes, FORMAT_ALIGN),
-                              sentencepiece_encode(&c->tokenizer, NULL)};
+                              sentencepiece_encode(&c->origin.tokenizer, NULL)};
     h->directory =
         (struct format_range){aligned(h->tokenizer.offset + h->tokenizer.n_bytes, FORMAT_ALIGN),
-                              c->n * sizeof(struct format_tensor)};
+                              n * sizeof(struct format_tensor)};
     h->data.offset = aligned(h->directory.offset + h->directory.n_bytes, FORMAT_SECTION_ALIGN);
-    h->file_bytes = schema_place(c->specs, c->n, c->options->type, h->data.offset, c->directory);
+    h->file_bytes =
+        schema_place(c->origin.specs, n, &c->options->types, h->data.offset, c->directory);
     h->data.n_bytes = h->file_bytes - h->data.offset;
+    return MVLM_OK;
 }
 
 /* ---- Tensors ---------------------------------------------------------------------------- */
@@ -85,9 +82,10 @@ struct packed_block {
 struct stream {
     struct conversion *c;
     const struct format_tensor *entry;
-    const struct source_tensor *source;
+    size_t tensor;        /* its index */
+    const float *factors; /* of its columns; NULL: all 1 */
     size_t tile_bytes, tiles_a_block, n_tiles;
-    float *rows, *scratch;                /* [n_threads][TILE x n_cols] */
+    float *rows, *scratch; /* [n_threads][TILE x n_cols], [n_threads][pack_scratch] */
     struct packed_block packing, writing; /* the block under way, and the one before */
     uint64_t left; /* bytes not yet written: a table's last group may be short */
     XXH3_state_t *hash;
@@ -111,6 +109,14 @@ static mvlm_status write_block(struct stream *s, mvlm_error *error)
     return MVLM_OK;
 }
 
+/* rows[n_rows][n] times factors[n], which may be NULL. */
+static void multiply_columns(float *rows, const float *factors, size_t n_rows, size_t n)
+{
+    for (size_t r = 0; r < n_rows && factors; r++)
+        for (size_t i = 0; i < n; i++)
+            rows[r * n + i] *= factors[i];
+}
+
 static mvlm_status pack_block_tile(const struct stream *s, size_t index, int thread,
                                    mvlm_error *error)
 {
@@ -119,15 +125,16 @@ static mvlm_status pack_block_tile(const struct stream *s, size_t index, int thr
                  n_cols = (size_t)t->n_cols;
     const size_t n_rows = left < TILE ? left : TILE;
     float *rows = s->rows + (size_t)thread * TILE * n_cols,
-          *scratch = s->scratch + (size_t)thread * TILE * n_cols;
+          *scratch = s->scratch + (size_t)thread * pack_scratch(n_cols);
     uint8_t *out = s->packing.out + index * s->tile_bytes;
     struct pack_error *loss = &s->packing.losses[index];
     *loss = (struct pack_error){0};
-    TRY(checkpoint_read(s->c->checkpoint, s->source, (int64_t)row, (int64_t)n_rows, rows, error));
+    TRY(s->c->origin.read(&s->c->origin, s->tensor, row, n_rows, rows, error));
+    multiply_columns(rows, s->factors, n_rows, n_cols);
     if (t->layout == LAYOUT_TILES)
         pack_tile(s->c->kernels, t->type, rows, n_rows, n_cols, scratch, out, loss);
     else
-        pack_row(s->c->kernels, t->type, rows, n_rows * n_cols, out, loss);
+        pack_rows(s->c->kernels, t->type, rows, n_rows, n_cols, out, loss);
     return MVLM_OK;
 }
 
@@ -161,22 +168,23 @@ static mvlm_status run_stream(struct stream *s, mvlm_error *error)
     return MVLM_OK;
 }
 
-static mvlm_status write_matrix(struct conversion *c, size_t index, XXH3_state_t *hash,
-                                struct pack_error *loss, mvlm_error *error)
+static mvlm_status write_matrix(struct conversion *c, size_t index, const float *factors,
+                                XXH3_state_t *hash, struct pack_error *loss, mvlm_error *error)
 {
     const struct format_tensor *t = &c->directory[index];
     const size_t tile_values = (size_t)TILE * (size_t)t->n_cols, threads = (size_t)c->n_threads;
     struct stream s = {.c = c,
                        .entry = t,
-                       .source = c->sources[index].tensor,
+                       .tensor = index,
+                       .factors = factors,
                        .left = t->range.n_bytes,
                        .hash = hash,
                        .loss = loss};
-    s.tile_bytes = tile_values * tensor_value_bytes(t->type);
+    s.tile_bytes = (size_t)tensor_bytes(t->type, t->layout, TILE, t->n_cols);
     s.n_tiles = ((size_t)t->n_rows + TILE - 1) / TILE;
     s.tiles_a_block = BLOCK_BYTES / s.tile_bytes > threads ? BLOCK_BYTES / s.tile_bytes : threads;
     s.rows = malloc(threads * tile_values * sizeof *s.rows);
-    s.scratch = malloc(threads * tile_values * sizeof *s.scratch);
+    s.scratch = malloc(threads * pack_scratch((size_t)t->n_cols) * sizeof *s.scratch);
     s.packing.out = malloc(s.tiles_a_block * s.tile_bytes);
     s.writing.out = malloc(s.tiles_a_block * s.tile_bytes);
     s.packing.losses = calloc(s.tiles_a_block, sizeof *s.packing.losses);
@@ -200,26 +208,20 @@ static mvlm_status write_matrix(struct conversion *c, size_t index, XXH3_state_t
     return status;
 }
 
-/* Small tensors stay f32; depthwise taps [channels, 9] become [9, channels]. */
-static mvlm_status write_vector(struct conversion *c, size_t index, XXH3_state_t *hash,
-                                mvlm_error *error)
+/* Small tensors stay f32. */
+static mvlm_status write_vector(struct conversion *c, size_t index, const float *factors,
+                                XXH3_state_t *hash, mvlm_error *error)
 {
     const struct format_tensor *t = &c->directory[index];
-    const struct source *source = &c->sources[index];
-    const size_t rows = (size_t)t->n_rows, columns = (size_t)t->n_cols, n = rows * columns;
-    float *values = malloc(2 * n * sizeof *values);
+    const size_t n_bytes = (size_t)t->range.n_bytes;
+    float *values = malloc(n_bytes);
     if (!values)
-        return fail_no_memory(error, t->name, 2 * n * sizeof *values);
-    float *out = values + n;
-    mvlm_status status =
-        checkpoint_read(c->checkpoint, source->tensor, 0, source->tensor->shape[0], values, error);
-    for (size_t r = 0; r < rows && status == MVLM_OK; r++)
-        for (size_t i = 0; i < columns; i++)
-            out[r * columns + i] =
-                source->transposed ? values[i * rows + r] : values[r * columns + i];
+        return fail_no_memory(error, t->name, n_bytes);
+    mvlm_status status = c->origin.read(&c->origin, index, 0, (size_t)t->n_rows, values, error);
     if (status == MVLM_OK) {
-        XXH3_128bits_update(hash, out, n * sizeof *out);
-        status = writer_append(&c->writer, out, n * sizeof *out, error);
+        multiply_columns(values, factors, 1, (size_t)t->n_rows);
+        XXH3_128bits_update(hash, values, n_bytes);
+        status = writer_append(&c->writer, values, n_bytes, error);
     }
     free(values);
     return status;
@@ -246,34 +248,57 @@ static void report_loss(struct convert_report *report, const struct tensor_spec 
     row->worst = relative > row->worst ? relative : row->worst;
 }
 
+/* The option that decides a matrix's type. */
+static const char *option_of(const struct tensor_spec *spec)
+{
+    if (spec->section != SECTION_DECODER)
+        return "--vision-type";
+    return spec->base == BASE_DECODER_LAYER ? "--type" : "--head-type";
+}
+
+static mvlm_status check_range(const struct conversion *c, size_t index, float largest,
+                               mvlm_error *error)
+{
+    const enum tensor_type type = c->directory[index].type;
+    const char *option = option_of(&c->origin.specs[index]);
+    char name[ORIGIN_NAME_BYTES];
+    if (largest <= pack_most(type))
+        return MVLM_OK;
+    origin_name(&c->origin, index, name);
+    if (is_quantized(type) && isinf(largest))
+        return fail(error, MVLM_BAD_MODEL, "%s: holds NaN or infinity, which %s cannot; use %s f32",
+                    name, tensor_type_name(type), option);
+    return fail(error, MVLM_BAD_MODEL, "%s: value of magnitude %g is beyond %s's %g; use %s f32",
+                name, (double)largest, tensor_type_name(type), (double)pack_most(type), option);
+}
+
 static mvlm_status write_tensor(struct conversion *c, size_t index, mvlm_error *error)
 {
-    const float most_f16 = 65504.0f;
     struct format_tensor *t = &c->directory[index];
     struct pack_error loss = {0};
+    float *factors;
     XXH3_state_t hash;
     XXH128_canonical_t digest;
     XXH3_128bits_reset(&hash);
     TRY(writer_pad(&c->writer, t->range.offset, error));
-    if (c->specs[index].kind == TENSOR_VECTOR)
-        TRY(write_vector(c, index, &hash, error));
-    else
-        TRY(write_matrix(c, index, &hash, &loss, error));
-    if (t->type == TENSOR_F16 && loss.largest > most_f16)
-        return fail(error, MVLM_BAD_MODEL,
-                    "%s: tensor %s: value of magnitude %g is beyond f16's %g; use --type f32",
-                    checkpoint_file(c->checkpoint, c->sources[index].tensor),
-                    c->sources[index].tensor->name, (double)loss.largest, (double)most_f16);
+    TRY(balance_factors(&c->origin, c->directory, index, c->options->norm_balance, &factors,
+                        error));
+    const mvlm_status status = c->origin.specs[index].kind == TENSOR_VECTOR
+                                   ? write_vector(c, index, factors, &hash, error)
+                                   : write_matrix(c, index, factors, &hash, &loss, error);
+    free(factors);
+    TRY(status);
+    TRY(check_range(c, index, loss.largest, error));
     XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(&hash));
     memcpy(t->digest, digest.digest, sizeof t->digest);
-    report_loss(c->report, &c->specs[index], t->type, &loss);
+    report_loss(c->report, &c->origin.specs[index], t->type, &loss);
     return MVLM_OK;
 }
 
 /* ---- The whole -------------------------------------------------------------------------- */
 
-/* Description and tokenizer, which are known before the data. What mobilevlm would refuse to open (a
- * norm's epsilon out of range, a piece that stands twice) is refused here, by the very code that
+/* Description and tokenizer, which are known before the data. What mobilevlm would refuse to open
+ * (a norm's epsilon out of range, a piece that stands twice) is refused here, by the very code that
  * opens. */
 static mvlm_status begin_front(struct conversion *c, mvlm_error *error)
 {
@@ -283,8 +308,8 @@ static mvlm_status begin_front(struct conversion *c, mvlm_error *error)
     c->front = calloc(1, (size_t)h->data.offset);
     if (!c->front)
         return fail_no_memory(error, "the header", (size_t)h->data.offset);
-    description_encode(&c->config.description, c->front + h->description.offset);
-    sentencepiece_encode(&c->tokenizer, c->front + h->tokenizer.offset);
+    description_encode(&c->origin.config.description, c->front + h->description.offset);
+    sentencepiece_encode(&c->origin.tokenizer, c->front + h->tokenizer.offset);
     TRY(description_decode("config.json", c->front + h->description.offset,
                            (size_t)h->description.n_bytes, &description, error));
     TRY(tokenizer_open("tokenizer.model", &description, c->front + h->tokenizer.offset,
@@ -297,7 +322,7 @@ static mvlm_status begin_front(struct conversion *c, mvlm_error *error)
 static mvlm_status finish_front(struct conversion *c, mvlm_error *error)
 {
     const size_t n = (size_t)c->header.data.offset;
-    memcpy(c->front + c->header.directory.offset, c->directory, c->n * sizeof *c->directory);
+    memcpy(c->front + c->header.directory.offset, c->directory, c->origin.n * sizeof *c->directory);
     memcpy(c->front, &c->header, sizeof c->header);
     digest_of_front(c->front, n, c->header.digest);
     memcpy(c->front, &c->header, sizeof c->header);
@@ -307,15 +332,15 @@ static mvlm_status finish_front(struct conversion *c, mvlm_error *error)
 static mvlm_status run(struct conversion *c, const char *folder, const char *path,
                        mvlm_error *error)
 {
-    TRY(checkpoint_open(folder, &c->checkpoint, error));
-    TRY(sentencepiece_open(folder, &c->tokenizer, error));
-    TRY(config_open(folder, &c->tokenizer, &c->config, error));
-    TRY(find_sources(c, error));
-    plan_file(c);
+    if (c->options->random)
+        TRY(origin_open_random(c->options->random, c->options->seed, &c->origin, error));
+    else
+        TRY(origin_open_checkpoint(folder, &c->origin, error));
+    TRY(plan_file(c, error));
     TRY(begin_front(c, error));
     TRY(writer_open(&c->writer, path, c->options->force, c->options->stop, error));
     TRY(writer_pad(&c->writer, c->header.data.offset, error));
-    for (size_t i = 0; i < c->n; i++)
+    for (size_t i = 0; i < c->origin.n; i++)
         TRY(write_tensor(c, i, error));
     return finish_front(c, error);
 }
@@ -324,12 +349,8 @@ static void close_all(struct conversion *c)
 {
     writer_close(&c->writer);
     free(c->front);
-    free(c->specs);
-    free(c->sources);
     free(c->directory);
-    config_close(&c->config);
-    sentencepiece_close(&c->tokenizer);
-    checkpoint_close(c->checkpoint);
+    origin_close(&c->origin);
 }
 
 mvlm_status convert(const char *folder, const char *path, const struct convert_options *options,
@@ -345,7 +366,7 @@ mvlm_status convert(const char *folder, const char *path, const struct convert_o
         memset(report, 0, sizeof *report);
     const mvlm_status status = run(&c, folder, path, error);
     if (status == MVLM_OK && report) {
-        report->n_tensors = c.n;
+        report->n_tensors = c.origin.n;
         report->n_bytes = c.header.file_bytes;
         digest_text(c.header.digest, report->digest);
     }

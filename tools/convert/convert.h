@@ -1,4 +1,4 @@
-/* A checkpoint folder -> model.bin. */
+/* A checkpoint folder, or random numbers, -> model.bin. */
 #ifndef CONVERT_CONVERT_H
 #define CONVERT_CONVERT_H
 
@@ -26,8 +26,14 @@ struct convert_report {
     char digest[33];
 };
 
+/* What --norm-balance is by default. */
+#define CONVERT_NORM_BALANCE 1.0
+
 struct convert_options {
-    enum tensor_type type; /* of matrices: TENSOR_F32 or TENSOR_F16 */
+    struct tensor_types types;
+    double norm_balance; /* 0 to 1: balance.h's alpha; 0: norms stay as they are */
+    const char *random; /* the shape of a model of random numbers, random_model.h; NULL: a folder */
+    uint64_t seed;      /* of those */
     bool force;
     int n_threads; /* 0: one a core */
     const volatile sig_atomic_t *stop;
@@ -36,7 +42,8 @@ struct convert_options {
     void *progress_user;
 };
 
-/* On any error nothing is left behind. `report` may be NULL. */
+/* `folder` is not looked at where options->random is given. On any error nothing is left behind.
+ * `report` may be NULL. */
 mvlm_status convert(const char *folder, const char *path, const struct convert_options *options,
                     struct convert_report *report, mvlm_error *error);
 

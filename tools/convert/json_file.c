@@ -38,6 +38,9 @@ mvlm_status json_file_load(const char *folder, const char *name, bool optional, 
                            mvlm_error *error)
 {
     char *path;
+    *json = NULL;
+    if (!folder && optional)
+        return MVLM_OK;
     if (asprintf(&path, "%s/%s", folder, name) < 0)
         return fail_no_memory(error, "a path", strlen(folder));
     const mvlm_status status = load(path, optional, json, error);

@@ -9,7 +9,7 @@
 #include "mobilevlm.h"
 
 /* Reads folder/name, which must hold an object, into *json, for the caller to json_decref. A
- * missing file gives NULL when `optional`, else an error. */
+ * missing file gives NULL when `optional`, else an error; so does a `folder` that is NULL. */
 mvlm_status json_file_load(const char *folder, const char *name, bool optional, json_t **json,
                            mvlm_error *error);
 

@@ -10,6 +10,7 @@
 #include "../../src/cli/options.h"
 #include "../../src/cli/terminal.h"
 #include "convert.h"
+#include "schema.h"
 
 static volatile sig_atomic_t stopped_by; /* the signal; 0: none */
 
@@ -19,20 +20,50 @@ static void on_signal(int number)
 }
 
 struct values {
-    const char *output;
-    int type;
+    const char *output, *random;
+    int64_t seed;                     /* -1: not given */
+    int type, vision_type, head_type; /* -1: not given */
+    double norm_balance;
     int64_t threads;
     bool force, quiet, help, version;
 };
 
-static const char *const type_names[] = {"f32", "f16", NULL};
-static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16};
+static const char *const type_names[] = {"f32", "f16", "q8", "q4", NULL};
+static const char *const vision_type_names[] = {"f32", "f16", "q8", NULL};
+/* What --type means for the tower and projector, the decoder's layers, the embeddings and lm_head:
+ * only the decoder's layers are large enough for four bits to be worth what they cost. */
+static const struct tensor_types types[] = {{TENSOR_F32, TENSOR_F32, TENSOR_F32},
+                                            {TENSOR_F16, TENSOR_F16, TENSOR_F16},
+                                            {TENSOR_Q8, TENSOR_Q8, TENSOR_Q8},
+                                            {TENSOR_Q8, TENSOR_Q4, TENSOR_Q8}};
+
+static struct tensor_types types_of(const struct values *values)
+{
+    struct tensor_types chosen = types[values->type];
+    if (values->vision_type >= 0)
+        chosen.vision = (enum tensor_type)values->vision_type; /* names stand in the types' order */
+    if (values->head_type >= 0)
+        chosen.head = (enum tensor_type)values->head_type;
+    return chosen;
+}
 
 #define AT(member) offsetof(struct values, member)
 static const struct option options[] = {
     {"-o --output", OPTION_TEXT, AT(output), "FILE", 0, 0, NULL, 1, "the model file to write"},
-    {"--type", OPTION_NAME, AT(type), "f32|f16", 0, 0, type_names, 1,
-     "of weight matrices (default f16); norms, biases and small tensors are f32"},
+    {"--type", OPTION_NAME, AT(type), "f32|f16|q8|q4", 0, 0, type_names, 1,
+     "of weight matrices (default q4: 4 bits in the decoder's layers, 8 in all others); norms, "
+     "biases and small tensors are f32"},
+    {"--vision-type", OPTION_NAME, AT(vision_type), "f32|f16|q8", 0, 0, vision_type_names, 1,
+     "of the tower's and projector's matrices, whatever --type says"},
+    {"--head-type", OPTION_NAME, AT(head_type), "f32|f16|q8|q4", 0, 0, type_names, 1,
+     "of the embeddings and lm_head, whatever --type says (a table of q4 is stored as q8)"},
+    {"--norm-balance", OPTION_REAL, AT(norm_balance), "A", 0, 1, NULL, 1,
+     "how far a norm's large channels move into quantized matrices behind it: 0 not at all, 1 "
+     "wholly (default 1)"},
+    {"--random", OPTION_TEXT, AT(random), "NAME", 0, 0, NULL, 1,
+     "full-size random weights instead of a checkpoint's, for benchmarks; NAME is a published "
+     "model's shape, such as v2-1.7b"},
+    {"--seed", OPTION_INTEGER, AT(seed), "N", 0, 1e15, NULL, 1, "of --random (default 0)"},
     {"-t --threads", OPTION_INTEGER, AT(threads), "N", 1, 256, NULL, 1, "default: one a core"},
     {"--force", OPTION_FLAG, AT(force), NULL, 0, 0, NULL, 1, "overwrite the model file"},
     {"-q --quiet", OPTION_FLAG, AT(quiet), NULL, 0, 0, NULL, 1, "nothing but errors"},
@@ -40,7 +71,7 @@ static const struct option options[] = {
     {"--version", OPTION_FLAG, AT(version), NULL, 0, 0, NULL, 1, "the version"},
 };
 #undef AT
-static const struct command command = {"convert", 1, "CHECKPOINT -o model.bin [--type f16]",
+static const struct command command = {"convert", 1, "CHECKPOINT -o model.bin [--type q4]",
                                        "a Hugging Face folder becomes one weight file",
                                        "mobilevlm-convert MobileVLM_V2-1.7B -o model.bin"};
 static const struct program program = {
@@ -68,8 +99,9 @@ static void print_report(const struct convert_report *report, const char *path)
                 "worst");
     for (size_t i = 0; i < report->n_losses; i++) {
         const struct convert_loss *loss = &report->losses[i];
-        fprintf(stderr, "%-36s %-5s %7zu %10.2e %10.2e\n", loss->pattern, "f16", loss->n_tensors,
-                loss->sum / (double)loss->n_tensors, loss->worst);
+        fprintf(stderr, "%-36s %-5s %7zu %10.2e %10.2e\n", loss->pattern,
+                tensor_type_name(loss->type), loss->n_tensors, loss->sum / (double)loss->n_tensors,
+                loss->worst);
     }
 }
 
@@ -88,21 +120,31 @@ static mvlm_status run(const struct values *values, const struct text_list *word
 {
     struct convert_report report;
     struct progress_bar bar;
-    if (words->n != 1)
+    if (values->random && words->n)
+        return cli_fail(error, MVLM_USAGE,
+                        "--random %.40s and a checkpoint folder exclude each other",
+                        values->random);
+    if (!values->random && values->seed >= 0)
+        return cli_fail(error, MVLM_USAGE, "--seed is of --random, which is not there");
+    if (!values->random && words->n != 1)
         return cli_fail(error, MVLM_USAGE,
                         "%zu checkpoint folders named, expected one; see %s --help", words->n,
                         program.name);
     if (!values->output)
         return cli_fail(error, MVLM_USAGE, "no model file named: -o FILE");
     progress_start(&bar, values->quiet);
-    const struct convert_options how = {.type = types[values->type],
+    const struct convert_options how = {.types = types_of(values),
+                                        .norm_balance = values->norm_balance,
+                                        .random = values->random,
+                                        .seed = values->seed > 0 ? (uint64_t)values->seed : 0,
                                         .force = values->force,
                                         .n_threads = (int)values->threads,
                                         .stop = &stopped_by,
                                         .progress = show_progress,
                                         .progress_user = &bar};
     catch_signals();
-    const mvlm_status status = convert(words->items[0], values->output, &how, &report, error);
+    const mvlm_status status =
+        convert(values->random ? NULL : words->items[0], values->output, &how, &report, error);
     progress_clear(&bar);
     if (status == MVLM_OK && !values->quiet)
         print_report(&report, values->output);
@@ -111,7 +153,11 @@ static mvlm_status run(const struct values *values, const struct text_list *word
 
 int main(int argc, char **argv)
 {
-    struct values values = {.type = 1};
+    struct values values = {.type = TENSOR_Q4,
+                            .vision_type = -1,
+                            .head_type = -1,
+                            .seed = -1,
+                            .norm_balance = CONVERT_NORM_BALANCE};
     struct text_list words = {0};
     mvlm_error error = {0};
     hold_standard_files();

@@ -1,0 +1,395 @@
+/* Results as a table for people (md), or as records for programs (json, jsonl, csv), printed as they
+ * come. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+
+/* ---- Numbers ---------------------------------------------------------------------------- */
+
+struct summary {
+    double mean, median, deviation;
+};
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Of n > 0 values, which are put in order. */
+static struct summary summarize(double *values, size_t n)
+{
+    struct summary s = {0};
+    qsort(values, n, sizeof *values, ascending);
+    s.median = (values[(n - 1) / 2] + values[n / 2]) / 2;
+    for (size_t i = 0; i < n; i++)
+        s.mean += values[i] / (double)n;
+    for (size_t i = 0; i < n; i++)
+        s.deviation += (values[i] - s.mean) * (values[i] - s.mean);
+    s.deviation = n > 1 ? sqrt(s.deviation / (double)(n - 1)) : 0;
+    return s;
+}
+
+/* Everything that is said of a result. */
+struct report {
+    struct summary ns, rate; /* rate: tokens a second, where the result has tokens */
+    double limit, share;     /* medians; NAN without */
+};
+
+static mvlm_status report_on(const struct result *r, struct report *report, mvlm_error *error)
+{
+    double *values = malloc((r->n + 1) * sizeof *values);
+    if (!values)
+        return cli_fail(error, MVLM_NO_MEMORY, "out of memory for %zu times", r->n);
+    for (size_t i = 0; i < r->n; i++)
+        values[i] = r->ns[i];
+    report->ns = summarize(values, r->n);
+    for (size_t i = 0; i < r->n; i++)
+        values[i] = 1e9 * (double)r->n_tokens / r->ns[i];
+    report->rate = summarize(values, r->n);
+    for (size_t i = 0; i < r->n; i++)
+        values[i] = r->limit_ns[i];
+    report->limit = r->limited ? summarize(values, r->n).median : NAN;
+    for (size_t i = 0; i < r->n; i++)
+        values[i] = r->limit_ns[i] / r->ns[i];
+    report->share = r->limited ? summarize(values, r->n).median : NAN;
+    free(values);
+    return MVLM_OK;
+}
+
+/* ---- Records ---------------------------------------------------------------------------- */
+
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *whole(double value)
+{
+    return json_integer((json_int_t)llround(value));
+}
+
+static json_t *samples(const struct result *r, bool rates)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < r->n; i++)
+        json_array_append_new(list, rates ? number(1e9 * (double)r->n_tokens / r->ns[i])
+                                          : whole(r->ns[i]));
+    return list;
+}
+
+static json_t *cores_of(const struct machine *machine)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < machine->n_cores; i++)
+        json_array_append_new(list, json_integer(machine->cores[i]));
+    return list;
+}
+
+static json_t *text_or_null(const char *text)
+{
+    return *text ? json_text(text) : json_null();
+}
+
+/* What holds for the whole run, named as llama-bench names it where it does. */
+static json_t *settings_of(const struct bench *bench, const struct result *r)
+{
+    const struct machine *m = &bench->machine;
+    return json_pack(
+        "{s:s, s:o, s:o, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:o, s:s, s:s, s:I, s:I, s:I, "
+        "s:s}",
+        "build_version", MVLM_VERSION, "cpu_info", text_or_null(m->cpu), "model_filename",
+        json_text(bench->info.path), "model_type", bench->work.weight_type, "model_size",
+        (json_int_t)bench->info.n_bytes, "model_n_params", (json_int_t)bench->work.n_parameters,
+        "model_digest", bench->info.digest, "isa", bench->info.isa, "n_threads",
+        (json_int_t)r->n_threads, "cores_asked", (json_int_t)r->n_threads, "cores_granted",
+        cores_of(m), "governor", text_or_null(m->governor), "type_k", bench->work.kv_type, "type_v",
+        bench->work.kv_type, "n_prompt", (json_int_t)r->n_prompt, "n_gen", (json_int_t)r->n_gen,
+        "n_depth", (json_int_t)r->n_depth, "test_time", r->time);
+}
+
+/* One level, in this order. */
+static json_t *record_of(const struct bench *bench, const struct result *r,
+                         const struct report *report)
+{
+    const bool tokens = r->n_tokens > 0;
+    json_t *record = json_pack("{s:s}", "test", r->test), *settings = settings_of(bench, r);
+    json_object_update(record, settings);
+    json_decref(settings);
+    const struct {
+        const char *key;
+        json_t *value;
+    } fields[] = {
+        {"avg_ns", whole(report->ns.mean)},
+        {"median_ns", whole(report->ns.median)},
+        {"stddev_ns", whole(report->ns.deviation)},
+        {"avg_ts", number(tokens ? report->rate.mean : NAN)},
+        {"median_ts", number(tokens ? report->rate.median : NAN)},
+        {"stddev_ts", number(tokens ? report->rate.deviation : NAN)},
+        {"samples_ns", samples(r, false)},
+        {"samples_ts", tokens ? samples(r, true) : json_null()},
+        {"bytes_read", whole(r->bytes)},
+        {"macs", whole(r->picture_macs + r->decoder_macs)},
+        {"peak_rss_bytes", json_integer((json_int_t)r->peak_rss)},
+        {"frequency_mhz_start", number(r->before.mhz)},
+        {"frequency_mhz_end", number(r->after.mhz)},
+        {"temperature_c_start", number(r->before.celsius)},
+        {"temperature_c_end", number(r->after.celsius)},
+        {"energy_j", number(r->meter.joules / (double)r->n)}, /* of one repetition */
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        json_object_set_new(record, fields[i].key, fields[i].value);
+    if (bench->values->limits) {
+        json_object_set_new(record, "limit", number(report->limit));
+        json_object_set_new(record, "limited_by",
+                            !r->limited ? json_null()
+                                        : json_string(r->limited_by_reading ? "reading" : "macs"));
+        json_object_set_new(record, "share", number(report->share));
+    }
+    if (bench->sustain_seconds > 0)
+        json_object_set_new(record, "elapsed_s", number(r->elapsed_s));
+    return record;
+}
+
+/* A value as a field of CSV: in quotes, with those within doubled; lists have spaces between. */
+static void print_field(const json_t *value, FILE *out)
+{
+    char *dumped = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    const char *text = json_is_string(value) ? json_string_value(value) : dumped;
+    fputc('"', out);
+    for (const char *at = json_is_null(value) || !text ? "" : text; *at; at++) {
+        if (json_is_array(value) && strchr("[],", *at))
+            continue;
+        if (*at == '"')
+            fputc('"', out);
+        fputc(*at, out);
+    }
+    fputc('"', out);
+    free(dumped);
+}
+
+/* All fields but the samples; before the first record their names. */
+static void print_csv(const struct bench *bench, json_t *record, FILE *out)
+{
+    const char *key, *between = "";
+    json_t *value;
+    json_object_del(record, "samples_ns");
+    json_object_del(record, "samples_ts");
+    if (bench->n_printed == 0) {
+        json_object_foreach(record, key, value)
+        {
+            fprintf(out, "%s%s", between, key);
+            between = ",";
+        }
+        fputc('\n', out);
+    }
+    between = "";
+    json_object_foreach(record, key, value)
+    {
+        fputs(between, out);
+        print_field(value, out);
+        between = ",";
+    }
+    fputc('\n', out);
+}
+
+static void print_record(const struct bench *bench, json_t *record, FILE *out)
+{
+    const int format = bench->values->bench_output;
+    if (format == BENCH_JSON && bench->n_printed)
+        fputs(",\n", out);
+    if (format == BENCH_CSV)
+        print_csv(bench, record, out);
+    else
+        json_dumpf(record, out,
+                   JSON_REAL_PRECISION(9) | (format == BENCH_JSON ? JSON_INDENT(2) : 0));
+    if (format == BENCH_JSONL)
+        fputc('\n', out);
+}
+
+/* ---- The table -------------------------------------------------------------------------- */
+
+struct column {
+    const char *title;
+    int width;
+    bool left;
+    enum { ALWAYS, WITH_LIMITS, SUSTAINED } when;
+};
+
+static const struct column columns[] = {
+    {"model", 24, true, ALWAYS},         {"size", 10, false, ALWAYS},
+    {"isa", 10, true, ALWAYS},           {"threads", 7, false, ALWAYS},
+    {"s", 6, false, SUSTAINED},          {"test", 16, false, ALWAYS},
+    {"ms", 19, false, ALWAYS},           {"t/s", 16, false, ALWAYS},
+    {"limit ms", 9, false, WITH_LIMITS}, {"share", 7, false, WITH_LIMITS},
+};
+enum { N_COLUMNS = sizeof columns / sizeof *columns };
+
+static bool is_shown(const struct bench *bench, const struct column *column)
+{
+    return column->when == ALWAYS || (column->when == WITH_LIMITS && bench->values->limits) ||
+           (column->when == SUSTAINED && bench->sustain_seconds > 0);
+}
+
+/* Characters of UTF-8. */
+static int width_of(const char *text)
+{
+    int n = 0;
+    for (; *text; text++)
+        n += (*text & 0xc0) != 0x80;
+    return n;
+}
+
+static void print_row(const struct bench *bench, const char *const cells[N_COLUMNS], FILE *out)
+{
+    for (size_t i = 0; i < N_COLUMNS; i++) {
+        const int n = columns[i].width - width_of(cells[i]), space = n > 0 ? n : 0;
+        if (is_shown(bench, &columns[i]))
+            fprintf(out, "| %*s%s%*s ", columns[i].left ? 0 : space, "", cells[i],
+                    columns[i].left ? space : 0, "");
+    }
+    fputs("|\n", out);
+}
+
+static void print_head(const struct bench *bench, FILE *out)
+{
+    static const char dashes[] = "------------------------";
+    const char *titles[N_COLUMNS];
+    for (size_t i = 0; i < N_COLUMNS; i++)
+        titles[i] = columns[i].title;
+    print_row(bench, titles, out);
+    for (size_t i = 0; i < N_COLUMNS; i++)
+        if (is_shown(bench, &columns[i]))
+            fprintf(out, "| %.*s%c ", columns[i].width - 1, dashes, columns[i].left ? '-' : ':');
+    fputs("|\n", out);
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static void print_table_row(const struct bench *bench, const struct result *r,
+                            const struct report *report, FILE *out)
+{
+    enum { CELL = 64 };
+    char cells[N_COLUMNS][CELL];
+    const char *texts[N_COLUMNS];
+    const double gigabytes = (double)bench->info.n_bytes / 0x1p30;
+    for (size_t i = 0; i < N_COLUMNS; i++)
+        texts[i] = cells[i];
+    snprintf(cells[0], CELL, "%.40s %s", base_name(bench->info.path), bench->work.weight_type);
+    if (gigabytes >= 1)
+        snprintf(cells[1], CELL, "%.2f GiB", gigabytes);
+    else
+        snprintf(cells[1], CELL, "%.2f MiB", 1024 * gigabytes);
+    snprintf(cells[2], CELL, "%s", bench->info.isa);
+    snprintf(cells[3], CELL, "%zu", r->n_threads);
+    snprintf(cells[4], CELL, "%.0f", r->elapsed_s);
+    snprintf(cells[5], CELL, "%s", r->test);
+    snprintf(cells[6], CELL, "%.2f ± %.2f", 1e-6 * report->ns.mean, 1e-6 * report->ns.deviation);
+    cells[7][0] = cells[8][0] = cells[9][0] = 0;
+    if (r->n_tokens)
+        snprintf(cells[7], CELL, "%.2f ± %.2f", report->rate.mean, report->rate.deviation);
+    if (r->limited) {
+        snprintf(cells[8], CELL, "%.2f", 1e-6 * report->limit);
+        snprintf(cells[9], CELL, "%.1f %%", 100 * report->share);
+    }
+    print_row(bench, texts, out);
+}
+
+static void print_machine(const struct bench *bench, FILE *out)
+{
+    const struct machine *m = &bench->machine;
+    struct sensors now;
+    char speed[32] = "", heat[32] = "", threads[128] = "as many as suit";
+    sensors_read(m, &now);
+    if (isfinite(now.mhz))
+        snprintf(speed, sizeof speed, ", %.0f MHz", now.mhz);
+    if (isfinite(now.celsius))
+        snprintf(heat, sizeof heat, ", %.0f degrees C", now.celsius);
+    for (size_t i = 0, at = 0; i < bench->n_threads.n && bench->n_threads.items[i] && at < 100; i++)
+        at += (size_t)snprintf(threads + at, sizeof threads - at, "%s%zu", i ? ", " : "",
+                               bench->n_threads.items[i]);
+    fprintf(out,
+            "machine: %s, %zu cores granted%s%s%s%s\n"
+            "isa:     %s, threads: %s\n"
+            "model:   %s, %s, %.2f billion parameters, cache %s\n"
+            "picture: %s\n"
+            "ms and t/s: mean ± standard deviation%s\n\n",
+            *m->cpu ? m->cpu : "?", m->n_cores, *m->governor ? ", governor " : "", m->governor,
+            speed, heat, bench->info.isa, threads, bench->info.path, bench->work.weight_type,
+            1e-9 * (double)bench->work.n_parameters, bench->work.kv_type,
+            bench->values->images.n    ? bench->picture.name
+            : bench->info.image_tokens ? "1344 x 1008 of noise (no -i)"
+                                       : "none, a text model",
+            bench->values->limits ? "; limit and share: medians" : "");
+}
+
+/* ---- What bench.c calls ----------------------------------------------------------------- */
+
+/* Text is put together in memory and written at once. */
+struct text {
+    char *bytes;
+    size_t n;
+    FILE *stream;
+};
+
+static mvlm_status text_open(struct text *text, mvlm_error *error)
+{
+    text->stream = open_memstream(&text->bytes, &text->n);
+    return text->stream ? MVLM_OK : cli_fail(error, MVLM_NO_MEMORY, "out of memory for the output");
+}
+
+static mvlm_status text_write(struct text *text, mvlm_error *error)
+{
+    const bool good = fclose(text->stream) == 0;
+    const mvlm_status status =
+        good ? put_out(text->bytes, text->n, error)
+             : cli_fail(error, MVLM_NO_MEMORY, "out of memory for the output");
+    free(text->bytes);
+    return status;
+}
+
+mvlm_status print_start(const struct bench *bench, mvlm_error *error)
+{
+    struct text text;
+    mvlm_status status = text_open(&text, error);
+    if (status != MVLM_OK)
+        return status;
+    if (bench->values->bench_output == BENCH_JSON)
+        fputs("[\n", text.stream);
+    if (bench->values->bench_output == BENCH_MD) {
+        print_machine(bench, text.stream);
+        print_head(bench, text.stream);
+    }
+    return text_write(&text, error);
+}
+
+mvlm_status print_result(struct bench *bench, const struct result *result, mvlm_error *error)
+{
+    struct report report = {0};
+    struct text text;
+    mvlm_status status = report_on(result, &report, error);
+    if (status == MVLM_OK)
+        status = text_open(&text, error);
+    if (status != MVLM_OK)
+        return status;
+    if (bench->values->bench_output == BENCH_MD) {
+        print_table_row(bench, result, &report, text.stream);
+    } else {
+        json_t *record = record_of(bench, result, &report);
+        print_record(bench, record, text.stream);
+        json_decref(record);
+    }
+    bench->n_printed++;
+    return text_write(&text, error);
+}
+
+mvlm_status print_end(const struct bench *bench, mvlm_error *error)
+{
+    return bench->values->bench_output == BENCH_JSON ? put_out("\n]\n", 3, error) : MVLM_OK;
+}

@@ -1,0 +1,104 @@
+#include "origin.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "random_model.h"
+#include "status.h"
+
+static mvlm_status list_specs(struct origin *origin, mvlm_error *error)
+{
+    const struct description *description = &origin->config.description;
+    origin->n = schema_list(description, NULL);
+    origin->specs = calloc(origin->n, sizeof *origin->specs);
+    origin->sources = calloc(origin->n, sizeof *origin->sources);
+    if (!origin->specs || !origin->sources)
+        return fail_no_memory(error, "the list of tensors", origin->n * sizeof *origin->specs);
+    schema_list(description, origin->specs);
+    return MVLM_OK;
+}
+
+/* ---- Checkpoint ------------------------------------------------------------------------- */
+
+/* Depthwise taps lie a channel after the other, [n_cols][all rows]. */
+static mvlm_status read_transposed(const struct origin *origin, size_t index, size_t first,
+                                   size_t n_rows, float *out, mvlm_error *error)
+{
+    const size_t all = (size_t)origin->specs[index].n_rows,
+                 n_cols = (size_t)origin->specs[index].n_cols;
+    float *values = malloc(all * n_cols * sizeof *values);
+    if (!values)
+        return fail_no_memory(error, origin->specs[index].name, all * n_cols * sizeof *values);
+    const mvlm_status status = checkpoint_read(origin->checkpoint, origin->sources[index].tensor, 0,
+                                               (int64_t)n_cols, values, error);
+    for (size_t r = 0; r < n_rows && status == MVLM_OK; r++)
+        for (size_t i = 0; i < n_cols; i++)
+            out[r * n_cols + i] = values[i * all + first + r];
+    free(values);
+    return status;
+}
+
+static mvlm_status read_checkpoint(const struct origin *origin, size_t index, size_t first,
+                                   size_t n_rows, float *out, mvlm_error *error)
+{
+    const struct source *source = &origin->sources[index];
+    if (source->transposed)
+        return read_transposed(origin, index, first, n_rows, out, error);
+    return checkpoint_read(origin->checkpoint, source->tensor, (int64_t)first, (int64_t)n_rows, out,
+                           error);
+}
+
+mvlm_status origin_open_checkpoint(const char *folder, struct origin *origin, mvlm_error *error)
+{
+    *origin = (struct origin){.read = read_checkpoint};
+    TRY(checkpoint_open(folder, &origin->checkpoint, error));
+    TRY(sentencepiece_open(folder, &origin->tokenizer, error));
+    TRY(config_open(folder, &origin->tokenizer, &origin->config, error));
+    TRY(list_specs(origin, error));
+    for (size_t i = 0; i < origin->n; i++)
+        TRY(names_find(origin->checkpoint, &origin->config, &origin->specs[i], &origin->sources[i],
+                       error));
+    return names_check_leftovers(origin->checkpoint, &origin->config, error);
+}
+
+/* ---- Random numbers --------------------------------------------------------------------- */
+
+static mvlm_status read_random(const struct origin *origin, size_t index, size_t first,
+                               size_t n_rows, float *out, mvlm_error *error)
+{
+    (void)error;
+    random_rows(&origin->specs[index], origin->seed, first, n_rows, out);
+    return MVLM_OK;
+}
+
+mvlm_status origin_open_random(const char *name, uint64_t seed, struct origin *origin,
+                               mvlm_error *error)
+{
+    *origin = (struct origin){.read = read_random, .seed = seed};
+    TRY(random_model_open(name, &origin->tokenizer, &origin->config, error));
+    return list_specs(origin, error);
+}
+
+/* ---- Both ------------------------------------------------------------------------------- */
+
+void origin_close(struct origin *origin)
+{
+    free(origin->specs);
+    free(origin->sources);
+    config_close(&origin->config);
+    sentencepiece_close(&origin->tokenizer);
+    checkpoint_close(origin->checkpoint);
+    memset(origin, 0, sizeof *origin);
+}
+
+const char *origin_name(const struct origin *origin, size_t index, char text[ORIGIN_NAME_BYTES])
+{
+    const struct source_tensor *t = origin->sources[index].tensor;
+    if (t)
+        snprintf(text, ORIGIN_NAME_BYTES, "%s: tensor %s", checkpoint_file(origin->checkpoint, t),
+                 t->name);
+    else
+        snprintf(text, ORIGIN_NAME_BYTES, "tensor %s", origin->specs[index].name);
+    return text;
+}
