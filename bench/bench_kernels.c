@@ -75,19 +75,12 @@ static size_t block_of(size_t rows)
     return aligned((rows + n_blocks - 1) / n_blocks, ROW_STEP);
 }
 
-static struct q8_rows rows_from(size_t row, size_t k)
-{
-    return (struct q8_rows){data.rows.values + row * data.rows.stride, data.rows.stride,
-                            data.rows.scale + row, data.rows.sum + row,
-                            data.rows.group_sum + row * q4_groups(k)};
-}
-
 static void run_gemm_q8(const struct kernels *kernels, const struct shape *s)
 {
     const size_t n_bytes = q8_tile_bytes(s->k), block = block_of(s->rows);
     const uint8_t *tile = s->rows == 1 ? next_tile(n_bytes) : data.weights;
     for (size_t row = 0; row < s->rows; row += block) {
-        const struct q8_rows x = rows_from(row, s->k);
+        const struct q8_rows x = q8_rows_from(&data.rows, row, s->k);
         kernels->gemm_q8(data.sums, KERNEL_TILE, &x, s->rows - row < block ? s->rows - row : block,
                          q8_lines(tile), s->k, tile + n_bytes, 0);
     }
@@ -100,7 +93,7 @@ static void run_gemm_q4(const struct kernels *kernels, const struct shape *s)
     if (s->rows > 1)
         kernels->prepare_q4(data.panel, tile, s->k);
     for (size_t row = 0; row < s->rows; row += block) {
-        const struct q8_rows x = rows_from(row, s->k);
+        const struct q8_rows x = q8_rows_from(&data.rows, row, s->k);
         kernels->gemm_q4(data.sums, KERNEL_TILE, &x, s->rows - row < block ? s->rows - row : block,
                          tile, s->rows > 1 ? data.panel : NULL, s->k, tile + n_bytes, 0);
     }

@@ -40,6 +40,13 @@ struct q8_rows {
     int32_t *group_sum; /* [n_rows][n_k / 32]; only q4 tiles read it */
 };
 
+/* The rows from `row` on; n of their values count. */
+static inline struct q8_rows q8_rows_from(const struct q8_rows *rows, size_t row, size_t n)
+{
+    return (struct q8_rows){rows->values + row * rows->stride, rows->stride, rows->scale + row,
+                            rows->sum + row, rows->group_sum + row * q4_groups(n)};
+}
+
 /* What becomes of a product before it is stored, in this order: times the scales, plus bias, the
  * activation, times `multiply`, plus `residual`. */
 struct finish {
@@ -63,6 +70,13 @@ struct resample_tap {
 };
 
 enum { RESAMPLE_PIXELS = 4, RESAMPLE_BITS = 22 }; /* pixels at a time; bits behind the point */
+
+/* A sum of weights x pixels -> a pixel. */
+static inline uint8_t resample_pixel(int32_t sum)
+{
+    const int32_t value = sum >> RESAMPLE_BITS;
+    return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
+}
 
 /* KERNEL_LIST(X) calls X(return type, name, parameters) for each kernel. */
 /* clang-format off */

@@ -29,27 +29,14 @@ struct q8_scratch {
     int32_t *sums; /* [2 x BLOCK_ROWS][TILE] */
 };
 
-static size_t q8_stride(size_t n)
-{
-    return aligned(n, 64) +
-           64; /* a line more, so that rows do not fall into the same places of a cache */
-}
-
 /* Lays the scratch out in `arena`, or measures it. */
 static void q8_layout(struct q8_scratch *s, struct arena *arena, size_t n_keys, size_t head_dim)
 {
     const size_t n = BLOCK_ROWS, keys = aligned(n_keys, TILE);
-    s->queries.stride = q8_stride(head_dim);
-    s->queries.values = arena_take(arena, n, s->queries.stride);
-    s->queries.scale = arena_take(arena, n, sizeof(float));
-    s->queries.sum = arena_take(arena, n, sizeof(int32_t));
-    s->queries.group_sum = arena_take(arena, n * q4_groups(head_dim), sizeof(int32_t));
+    s->queries = q8_rows_layout(arena, n, head_dim);
     s->products = arena_take(arena, n * keys, sizeof(int32_t));
     s->scores = arena_take(arena, keys, sizeof(float));
-    s->weights.stride = q8_stride(keys);
-    s->weights.values = arena_take(arena, 2 * n, s->weights.stride);
-    s->weights.scale = arena_take(arena, 2 * n, sizeof(float));
-    s->weights.sum = arena_take(arena, 2 * n, sizeof(int32_t));
+    s->weights = q8_rows_layout(arena, 2 * n, keys);
     s->sums = arena_take(arena, 2 * n * TILE, sizeof(int32_t));
 }
 
@@ -172,9 +159,7 @@ static void score_q8(const struct block *block)
                          kv_cache_keys(a->cache, a->layer, block->kv_head, tile),
                          aligned(head_dim, KERNEL_GROUP), NULL, 0);
     for (size_t r = 0; r < block->n_rows; r++) {
-        const struct q8_rows weights = {s->weights.values + 2 * r * s->weights.stride,
-                                        s->weights.stride, s->weights.scale + 2 * r,
-                                        s->weights.sum + 2 * r, NULL};
+        const struct q8_rows weights = q8_rows_from(&s->weights, 2 * r, n_padded);
         kernels->attention_weights(&weights, s->scores, s->products + r * block->score_stride,
                                    s->queries.scale[r] * scale, key_scale, value_scale,
                                    keys_seen(a, block->first_row + r), n_padded);

@@ -12,6 +12,16 @@ mvlm_status compute_step(const struct compute *compute, const char *stage, size_
     return stop ? fail(error, MVLM_CANCELLED, "stopped during %s", stage) : MVLM_OK;
 }
 
+struct q8_rows q8_rows_layout(struct arena *arena, size_t n_rows, size_t n)
+{
+    struct q8_rows rows = {.stride = q8_stride(n)};
+    rows.values = arena_take(arena, n_rows, rows.stride);
+    rows.scale = arena_take(arena, n_rows, sizeof *rows.scale);
+    rows.sum = arena_take(arena, n_rows, sizeof *rows.sum);
+    rows.group_sum = arena_take(arena, n_rows * q4_groups(n), sizeof *rows.group_sum);
+    return rows;
+}
+
 void compute_run(const struct compute *compute, size_t n_tasks, task_fn task, void *argument)
 {
     team_run(compute->team, n_tasks, task, argument);

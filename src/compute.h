@@ -32,6 +32,15 @@ static inline size_t row_stride(size_t n)
     return (size_t)aligned(n, 16) + 16;
 }
 
+/* The same for rows of eight bits, in bytes. */
+static inline size_t q8_stride(size_t n)
+{
+    return (size_t)aligned(n, 64) + 64;
+}
+
+/* Takes the memory of n_rows rows of eight bits with at most n values. */
+struct q8_rows q8_rows_layout(struct arena *arena, size_t n_rows, size_t n);
+
 /* The calling thread's scratch inside a task. */
 static inline float *compute_scratch(const struct compute *compute, int thread)
 {

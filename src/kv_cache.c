@@ -148,11 +148,7 @@ enum { QUAD = KERNEL_QUAD };
 static void q8_layout(struct q8_scratch *s, struct arena *arena, size_t head_dim)
 {
     s->keys = arena_take(arena, QUAD * head_dim, sizeof(float));
-    s->rows.stride = aligned(head_dim, 64);
-    s->rows.values = arena_take(arena, QUAD, s->rows.stride);
-    s->rows.sum = arena_take(
-        arena, QUAD, sizeof(int32_t)); /* sums are asked of weights only: nobody reads these */
-    s->rows.group_sum = arena_take(arena, QUAD * q4_groups(head_dim), sizeof(int32_t));
+    s->rows = q8_rows_layout(arena, QUAD, head_dim);
 }
 
 size_t kv_cache_scratch_floats(size_t head_dim)

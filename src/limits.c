@@ -32,7 +32,7 @@ static void run_peak(void *argument, size_t index, int thread)
 static void measure_peak(struct mvlm_session *s, enum peak_kind kind, double *per_second)
 {
     struct peak_job job = {s->compute.kernels, kind, FIRST_LOOPS};
-    const size_t n_tasks = (size_t)s->n_threads * TASKS_A_THREAD;
+    const size_t n_tasks = (size_t)s->options.n_threads * TASKS_A_THREAD;
     double macs, start, seconds = 0;
     /* how long is a task? */
     while (seconds < TASK_SECONDS / 2) {
@@ -85,11 +85,9 @@ static void read_block(void *argument, size_t index, int thread)
 static void measure_reading(struct mvlm_session *s, double *per_second)
 {
     const struct weights *w = &s->model->weights;
-    struct read_job job = {.bytes = w->bytes + w->n_bytes};
-    for (uint32_t i = 0; i < w->header->n_tensors; i++)
-        if (w->tensors[i].section == SECTION_DECODER &&
-            w->bytes + w->tensors[i].range.offset < job.bytes)
-            job.bytes = w->bytes + w->tensors[i].range.offset;
+    const void *data;
+    const size_t n_before = weights_before(w, SECTION_DECODER, &data);
+    struct read_job job = {.bytes = (const uint8_t *)data + n_before};
     job.n_bytes = (size_t)(w->bytes + w->n_bytes - job.bytes);
     const size_t n_blocks = (job.n_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
     double bytes = 0;

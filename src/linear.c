@@ -25,19 +25,9 @@ size_t linear_scratch_floats(size_t n_cols)
 
 /* ---- Input ------------------------------------------------------------------------------ */
 
-/* Bytes from one row to the next: a cache line more than needed, as row_stride. */
-static size_t q8_stride(size_t n_cols)
-{
-    return aligned(n_cols, 64) + 64;
-}
-
 void linear_layout(struct compute *compute, struct arena *arena, size_t n_rows, size_t n_cols)
 {
-    struct q8_rows *rows = &compute->rows;
-    rows->values = arena_take(arena, n_rows, q8_stride(n_cols));
-    rows->scale = arena_take(arena, n_rows, sizeof *rows->scale);
-    rows->sum = arena_take(arena, n_rows, sizeof *rows->sum);
-    rows->group_sum = arena_take(arena, n_rows * q4_groups(n_cols), sizeof *rows->group_sum);
+    compute->rows = q8_rows_layout(arena, n_rows, n_cols);
 }
 
 struct quantize_job {
@@ -46,17 +36,11 @@ struct quantize_job {
     size_t x_stride, n;
 };
 
-static struct q8_rows rows_from(const struct q8_rows *rows, size_t row, size_t n_cols)
-{
-    return (struct q8_rows){rows->values + row * rows->stride, rows->stride, rows->scale + row,
-                            rows->sum + row, rows->group_sum + row * q4_groups(n_cols)};
-}
-
 static void quantize_some(void *argument, size_t first, size_t n_rows, int thread)
 {
     (void)thread;
     const struct quantize_job *job = argument;
-    const struct q8_rows out = rows_from(&job->compute->rows, first, job->n);
+    const struct q8_rows out = q8_rows_from(&job->compute->rows, first, job->n);
     job->compute->kernels->quantize_rows(&out, job->x + first * job->x_stride, job->x_stride,
                                          n_rows, job->n);
 }
@@ -69,7 +53,7 @@ struct input linear_input_begin(struct compute *compute, size_t n, size_t n_rows
 
 void linear_input_row(const struct compute *compute, size_t row, const float *x, size_t n)
 {
-    const struct q8_rows out = rows_from(&compute->rows, row, n);
+    const struct q8_rows out = q8_rows_from(&compute->rows, row, n);
     compute->kernels->quantize_rows(&out, x, n, 1, n);
 }
 
@@ -171,7 +155,7 @@ static void run_int_block(const struct job *job, const struct product *product,
 {
     const struct matrix *w = &product->layer->weight;
     const struct kernels *kernels = job->compute->kernels;
-    const struct q8_rows x = rows_from(job->input->q8, row, w->n_cols);
+    const struct q8_rows x = q8_rows_from(job->input->q8, row, w->n_cols);
     const size_t n_k = aligned(w->n_cols, KERNEL_GROUP);
     if (w->type == TENSOR_Q4)
         kernels->gemm_q4(sums, TILE, &x, n_rows, tile->data, tile->panel, n_k, next, n_next);

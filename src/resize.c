@@ -138,12 +138,6 @@ static mvlm_status make_taps(const struct resize_axis *axis, int side, struct ta
     return MVLM_OK;
 }
 
-static uint8_t from_fixed(int32_t sum)
-{
-    const int32_t value = sum >> FRACTION_BITS;
-    return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
-}
-
 /* The square in the making. */
 struct canvas {
     const uint8_t *pad_colour;
@@ -163,7 +157,7 @@ static void start_canvas(struct canvas *canvas, const struct taps *x, const stru
         for (size_t channel = 0; channel < 3; channel++) {
             const int32_t pad = canvas->pad_colour[channel];
             const size_t i = 3 * (size_t)column + channel;
-            canvas->line[i] = from_fixed(HALF + pad * (tap->outside + tap->inside));
+            canvas->line[i] = resample_pixel(HALF + pad * (tap->outside + tap->inside));
             for (int row = 0; row < side; row++) {
                 const struct tap *down = &y->tap[row];
                 canvas->sums[(size_t)row * canvas->width + i] =
@@ -261,7 +255,7 @@ mvlm_status picture_resize(const struct kernels *kernels, const struct picture *
     start_canvas(&canvas, &x, &y, side);
     add_rows(kernels, picture, &x, &columns, &y, &canvas);
     for (size_t i = 0; i < n; i++)
-        square[i] = from_fixed(canvas.sums[i]);
+        square[i] = resample_pixel(canvas.sums[i]);
 cleanup:
     free(columns.taps);
     free(columns.weights);

@@ -207,7 +207,7 @@ mvlm_status mvlm_session_open(mvlm_model *model, const mvlm_session_options *opt
         return fail_no_memory(error, "the session", sizeof *s);
     s->model = model;
     s->options = options ? *options : defaults;
-    s->n_threads = sizes.n_threads;
+    s->options.n_threads = sizes.n_threads;
     s->compute.kernels = model->kernels;
     *session = s;
     return MVLM_OK;
@@ -262,6 +262,6 @@ mvlm_status session_run(struct mvlm_session *session, session_fn function, void 
                         mvlm_error *error)
 {
     struct call call = {session, function, argument, error, MVLM_OK};
-    threads_open(session->n_threads, run_call, &call);
+    threads_open(session->options.n_threads, run_call, &call);
     return session_finish(session, call.status);
 }

@@ -33,12 +33,11 @@ enum {
 
 struct mvlm_session {
     mvlm_model *model;
-    mvlm_session_options options;
+    mvlm_session_options options; /* n_threads: what there were when it was opened, never 0 */
     struct session_sizes sizes; /* of the memory that stands ready */
     mvlm_memory plan;
     struct arena arena;
 
-    int n_threads;
     struct compute compute;
     struct kv_cache cache;
     /* the tower and the projector share their memory with the decoder: pictures come first */

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
@@ -308,6 +309,35 @@ static void questions_in_a_row(void **state)
     mvlm_session_close(session);
 }
 
+/* A session computes with the threads that there were when it was opened, whatever cores the process may use later. */
+static void cores_come_and_go(void **state)
+{
+    (void)state;
+    static struct reply reply;
+    cpu_set_t all_cores, one_core;
+    if (sched_getaffinity(0, sizeof all_cores, &all_cores) || CPU_COUNT(&all_cores) < 2)
+        skip(); /* nothing comes or goes */
+    CPU_ZERO(&one_core);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && !CPU_COUNT(&one_core); cpu++)
+        if (CPU_ISSET(cpu, &all_cores))
+            CPU_SET(cpu, &one_core);
+    for (int more = 0; more <= 1; more++) {
+        mvlm_counters counters;
+        assert_int_equal(sched_setaffinity(0, sizeof one_core, more ? &one_core : &all_cores), 0);
+        mvlm_session *session = open_session(models[TEXT], 0);
+        assert_int_equal(sched_setaffinity(0, sizeof one_core, more ? &all_cores : &one_core), 0);
+        ask(session, &cases[TEXT].question, &reply);
+        assert_string_equal(reply.text, cases[TEXT].text);
+        mvlm_session_counters(session, &counters);
+        if (more)
+            assert_int_equal(counters.n_threads, 1);
+        else
+            assert_true(counters.n_threads > 1);
+        mvlm_session_close(session);
+    }
+    sched_setaffinity(0, sizeof all_cores, &all_cores);
+}
+
 /* ---- Stopping --------------------------------------------------------------------------- */
 
 /* Another thread cancels while the progress callback waits for it. */
@@ -457,6 +487,7 @@ int main(void)
         cmocka_unit_test(stop_texts_end_it),
         cmocka_unit_test(sessions_at_once),
         cmocka_unit_test(questions_in_a_row),
+        cmocka_unit_test(cores_come_and_go),
         cmocka_unit_test(cancel_from_another_thread),
         cmocka_unit_test(cancel_between_pieces),
         cmocka_unit_test(callbacks_stop),

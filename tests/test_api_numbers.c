@@ -17,24 +17,8 @@
 #include "mobilevlm.h"
 #include "program.h"
 
-static char *folder;
 static const mvlm_session_options one_thread = {
     .n_threads = 1}; /* quicker for tiny models on a busy machine */
-
-static int open_folder(void **state)
-{
-    (void)state;
-    folder = temporary_folder();
-    return 0;
-}
-
-static int close_folder(void **state)
-{
-    (void)state;
-    remove_folder(folder);
-    free(folder);
-    return 0;
-}
 
 static const char *const names[] = {"text", "v1", "v2", "two-images", "linear-last-layer"};
 enum { N_NAMES = sizeof names / sizeof *names };
@@ -65,10 +49,10 @@ static void threads_change_nothing(void **state)
     (void)state;
     for (size_t i = 0; i < N_RUNS; i++) {
         struct record one, more;
-        record_run(&one, folder, runs[i].name,
+        record_run(&one, test_folder, runs[i].name,
                    &(struct manner){runs[i].type, NULL, {.n_threads = 1}});
         for (int n = 2; n <= 3; n++) {
-            record_run(&more, folder, runs[i].name,
+            record_run(&more, test_folder, runs[i].name,
                        &(struct manner){runs[i].type, NULL, {.n_threads = n}});
             assert_same_bits(runs[i].name, &one, &more);
             record_free(&more);
@@ -85,9 +69,9 @@ static void rungs_change_nothing(void **state)
     for (size_t rung = 1; (isa = kernels_rung(rung, &has)); rung++)
         for (size_t i = 0; i < N_RUNS && has; i++) {
             struct record c, other;
-            record_run(&c, folder, runs[i].name,
+            record_run(&c, test_folder, runs[i].name,
                        &(struct manner){runs[i].type, "c", {.n_threads = 1}});
-            record_run(&other, folder, runs[i].name,
+            record_run(&other, test_folder, runs[i].name,
                        &(struct manner){runs[i].type, isa, {.n_threads = 1}});
             assert_same_bits(isa, &c, &other);
             record_free(&c);
@@ -100,8 +84,9 @@ static void context_size_changes_nothing(void **state)
 {
     (void)state;
     struct record fitting, larger;
-    record_run(&fitting, folder, "two-images", &(struct manner){"f32", NULL, {.n_threads = 1}});
-    record_run(&larger, folder, "two-images",
+    record_run(&fitting, test_folder, "two-images",
+               &(struct manner){"f32", NULL, {.n_threads = 1}});
+    record_run(&larger, test_folder, "two-images",
                &(struct manner){"f32", NULL, {.n_threads = 1, .n_ctx = 1777}});
     assert_same_bits("context", &fitting, &larger);
     record_free(&fitting);
@@ -114,13 +99,13 @@ static void halves_differ_little(void **state)
     (void)state;
     for (size_t i = 0; i < N_NAMES; i++) {
         struct record single, cache, file, file_single_cache;
-        record_run(&single, folder, names[i],
+        record_run(&single, test_folder, names[i],
                    &(struct manner){"f32", NULL, {.n_threads = 1, .kv_type = MVLM_KV_AUTO}});
-        record_run(&cache, folder, names[i],
+        record_run(&cache, test_folder, names[i],
                    &(struct manner){"f32", NULL, {.n_threads = 1, .kv_type = MVLM_KV_F16}});
-        record_run(&file, folder, names[i],
+        record_run(&file, test_folder, names[i],
                    &(struct manner){"f16", NULL, {.n_threads = 1, .kv_type = MVLM_KV_F16}});
-        record_run(&file_single_cache, folder, names[i],
+        record_run(&file_single_cache, test_folder, names[i],
                    &(struct manner){"f16", NULL, {.n_threads = 1, .kv_type = MVLM_KV_F32}});
         const double of_cache = logits_differ_by(&single, &cache),
                      of_file = logits_differ_by(&single, &file);
@@ -170,7 +155,7 @@ static void read_sequence(struct sequence *s, const char *type)
     mvlm_error error;
     mvlm_model_info info;
     memset(s, 0, sizeof *s);
-    s->model = conversation_model(folder, "text", type, NULL);
+    s->model = conversation_model(test_folder, "text", type, NULL);
     conversation_open(&s->c, "text");
     s->c.question.trace = record_add;
     s->c.question.trace_user = &s->record;
@@ -315,7 +300,7 @@ static void tracing_changes_nothing(void **state)
     static struct reply plain, traced;
     mvlm_session *session;
     mvlm_error error;
-    mvlm_model *model = conversation_model(folder, "v1", "f32", NULL);
+    mvlm_model *model = conversation_model(test_folder, "v1", "f32", NULL);
     conversation_open(&c, "v1");
     c.question.sampling = (mvlm_sampling){.temperature = 3, .seed = 5};
     c.question.max_tokens = 60;
@@ -376,7 +361,7 @@ static void until_stops_there(void **state)
     struct record all = {0}, some = {0};
     mvlm_session *session;
     mvlm_error error;
-    mvlm_model *model = conversation_model(folder, "two-images", "f32", NULL);
+    mvlm_model *model = conversation_model(test_folder, "two-images", "f32", NULL);
     conversation_open(&c, "two-images");
     c.question.trace = record_add;
     c.question.trace_user = &all;
@@ -421,5 +406,5 @@ int main(void)
         cmocka_unit_test(score_at_its_ends),
         cmocka_unit_test(until_stops_there),
     };
-    return cmocka_run_group_tests_name("api numbers", tests, open_folder, close_folder);
+    return cmocka_run_group_tests_name("api numbers", tests, open_test_folder, close_test_folder);
 }

@@ -23,23 +23,6 @@ static const struct place own = {SOURCE_DIR "/tests/golden/cases",
                           shared = {SHARED_DIR "/reference/cases", SHARED_DIR "/reference/images",
                                     0};
 
-static char *folder; /* of one test: cases of both places have the same names */
-
-static int open_folder(void **state)
-{
-    (void)state;
-    folder = temporary_folder();
-    return 0;
-}
-
-static int close_folder(void **state)
-{
-    (void)state;
-    remove_folder(folder);
-    free(folder);
-    return 0;
-}
-
 /* ---- Pictures --------------------------------------------------------------------------- */
 
 static double cosine(const float *a, const float *b, size_t n)
@@ -57,7 +40,7 @@ static double cosine(const float *a, const float *b, size_t n)
 static void record_rows(struct record *record, const struct place *place, const char *name,
                         const struct conversation *c)
 {
-    mvlm_model *model = case_model(folder, place->cases, name, "q8", NULL);
+    mvlm_model *model = case_model(test_folder, place->cases, name, "q8", NULL);
     mvlm_session *session;
     mvlm_error error;
     mvlm_question question = c->question;
@@ -152,7 +135,7 @@ static double more_loss(const struct conversation *c, const char *type)
 {
     const json_t *perplexity = json_object_get(c->expected, "perplexity");
     const double reference = json_number_value(json_object_get(perplexity, "nll"));
-    mvlm_model *model = case_model(folder, shared.cases, stories, type, NULL);
+    mvlm_model *model = case_model(test_folder, shared.cases, stories, type, NULL);
     const double more = text_loss(model, perplexity) - reference;
     print_message("  %s: perplexity %.5f, %+.3f %%\n", type, exp(reference + more),
                   100 * expm1(more));
@@ -188,7 +171,7 @@ static void text_is_predicted(void **state)
 
 static void greedy_text(const char *type, const char *prompt, struct reply *reply)
 {
-    mvlm_model *model = case_model(folder, shared.cases, stories, type, NULL);
+    mvlm_model *model = case_model(test_folder, shared.cases, stories, type, NULL);
     const mvlm_turn turn = {.question = prompt};
     const mvlm_question question = {.turns = &turn, .n_turns = 1, .max_tokens = 120};
     mvlm_session *session;
@@ -237,9 +220,9 @@ static void caches_differ_little(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct record single, records[3];
-        record_run(&single, folder, names[i], &(struct manner){"f32", NULL, {.n_threads = 1}});
+        record_run(&single, test_folder, names[i], &(struct manner){"f32", NULL, {.n_threads = 1}});
         for (size_t t = 0; t < 3; t++)
-            record_run(&records[t], folder, names[i],
+            record_run(&records[t], test_folder, names[i],
                        &(struct manner){"q8", NULL, {.n_threads = 1, .kv_type = types[t]}});
         const double f16 = logits_differ_by(&records[0], &records[1]),
                      f32 = logits_differ_by(&records[0], &records[2]),
@@ -257,7 +240,7 @@ static void caches_differ_little(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, open_folder, close_folder)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_test_folder, close_test_folder)
     const struct CMUnitTest tests[] = {
         TEST(own_pictures),         TEST(shared_pictures),
         TEST(text_is_predicted),    TEST(greedy_text_is_the_same),

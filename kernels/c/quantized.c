@@ -5,20 +5,36 @@
 
 /* ---- Quantizing ------------------------------------------------------------------------- */
 
-/* Largest magnitude. As integers, so that NaN is the largest of all and the order does not matter. Fetches as much
- * from `next` on. */
-static inline float largest_magnitude(const float *x, size_t n, const float *next)
+/* Magnitudes are compared as integers, so that NaN is the largest of all and the order does not matter. */
+static inline ints magnitudes(floats x)
 {
-    const ints mask = i_set(0x7fffffff);
-    ints most = i_set(0);
-    FOR_LANES(n, {
-        __builtin_prefetch(next + i);
-        most = i_max(most, i_and(f_bits(LOAD(x)), mask));
-    });
-    const int32_t bits = i_largest(most);
+    return i_and(f_bits(x), i_set(0x7fffffff));
+}
+
+static inline float largest_of(ints magnitudes)
+{
+    const int32_t bits = i_largest(magnitudes);
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+/* Whether rows with this largest magnitude have steps: not if it is not finite, and not if it is so small that the
+ * steps' reciprocal is infinite. Such rows become zeros; their scale says which of the two it was. */
+static inline bool has_steps(float most)
+{
+    return most > 0x1p-100f && most <= 0x1.fffffep127f;
+}
+
+/* Largest magnitude of x[0..n). Fetches as much from `next` on. */
+static inline float largest_magnitude(const float *x, size_t n, const float *next)
+{
+    ints most = i_set(0);
+    FOR_LANES(n, {
+        __builtin_prefetch(next + i);
+        most = i_max(most, magnitudes(LOAD(x)));
+    });
+    return largest_of(most);
 }
 
 /* x[0..n) x factor -> a group, with zeros behind; returns its sum. */
@@ -44,9 +60,7 @@ void KERNEL(quantize_rows)(const struct q8_rows *out, const float *x, size_t x_s
     for (size_t r = 0; r < n_rows; r++) {
         const float *next = r + 1 < n_rows ? x + (r + 1) * x_stride : x;
         const float most = largest_magnitude(x + r * x_stride, n, next);
-        /* A row that is not finite becomes zeros with a scale that is not: so are its products. One so
-         * small that 127 / most is infinite becomes zeros too. */
-        const bool usable = most > 0x1p-100f && most <= 0x1.fffffep127f;
+        const bool usable = has_steps(most);
         const floats factor = f_set(usable ? 127.0f / most : 0.0f);
         int32_t sum = 0;
         for (size_t g = 0; g < n_groups; g++) {
@@ -191,24 +205,19 @@ void KERNEL(attention_weights)(const struct q8_rows *p, float *scores, const int
     const floats f = f_set(factor);
     FOR_LANES(n, STORE(scores, f_mul(f_of_ints(LOAD_INT(products)), f_mul(LOAD(key_scale), f))););
     const floats most = f_set(lane_most(scores, n));
-    const ints mask = i_set(0x7fffffff);
     floats sums = f_set(0.0f);
-    ints high = i_set(0); /* as integers, so that NaN is the largest of all */
+    ints high = i_set(0);
     FOR_LANES(n, {
         floats e = f_exp(f_sub(LOAD(scores), most));
         if (left < LANES)
             e = f_first(e, left);
         const floats weight = f_mul(e, LOAD(value_scale));
         sums = f_add(sums, e);
-        high = i_max(high, i_and(f_bits(weight), mask));
+        high = i_max(high, magnitudes(weight));
         STORE(scores, weight);
     });
-    const float sum = f_fold(sums);
-    const int32_t bits = i_largest(high);
-    float largest;
-    memcpy(&largest, &bits, sizeof largest);
-    /* as quantize_rows: not finite, or so small that the factor is infinite */
-    const bool usable = largest > 0x1p-100f && largest <= 0x1.fffffep127f;
+    const float sum = f_fold(sums), largest = largest_of(high);
+    const bool usable = has_steps(largest);
     if (!usable)
         memset(scores, 0, n * sizeof *scores);
     memset(p->values + n, 0, n_padded - n);

@@ -88,12 +88,6 @@ void KERNEL(depthwise_3x3)(float *out, const float *in, const float *taps, const
     }
 }
 
-static inline uint8_t from_fixed(int32_t sum)
-{
-    const int32_t value = sum >> RESAMPLE_BITS;
-    return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
-}
-
 void KERNEL(resample_line)(uint8_t *line, const uint8_t *row, const struct resample_tap *taps,
                            size_t n)
 {
@@ -112,7 +106,7 @@ void KERNEL(resample_line)(uint8_t *line, const uint8_t *row, const struct resam
         for (size_t c = 0; c < 3; c++) { /* unsigned, for weights of which no sum is 1 */
             const uint32_t sum = (uint32_t)lanes[c] + (uint32_t)lanes[c + 3] +
                                  (uint32_t)lanes[c + 6] + (uint32_t)lanes[c + 9];
-            line[3 * i + c] = from_fixed((int32_t)((uint32_t)taps[i].start[c] + sum));
+            line[3 * i + c] = resample_pixel((int32_t)((uint32_t)taps[i].start[c] + sum));
         }
     }
 }

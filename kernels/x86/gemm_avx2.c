@@ -12,21 +12,6 @@ enum {
     PART = 512 /* inputs at once: their operands are prepared once and stay in the first cache */
 };
 
-/* Memory to be fetched into the cache on the way, a cache line a quad. */
-struct fetch {
-    const uint8_t *next;
-    size_t left;
-};
-
-ALWAYS_INLINE void fetch_line(struct fetch *fetch)
-{
-    if (fetch->left) {
-        __builtin_prefetch(fetch->next, 0, 2);
-        fetch->next += 64;
-        fetch->left -= fetch->left < 64 ? fetch->left : 64;
-    }
-}
-
 /* ---- q8 --------------------------------------------------------------------------------- */
 
 /* A part of some rows as words, and where their products go. */

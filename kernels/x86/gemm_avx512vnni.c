@@ -6,10 +6,9 @@
 #include <string.h>
 
 #include "../c/names.h"
+#include "fetch.h"
 
 enum { ROWS = 12 }; /* at once: 12 x 2 sums, 2 of weights, 1 of x fill 27 of 32 registers */
-
-#define ALWAYS_INLINE __attribute__((always_inline)) static inline
 
 ALWAYS_INLINE __m512i quad_of(const int8_t *x)
 {
@@ -18,10 +17,10 @@ ALWAYS_INLINE __m512i quad_of(const int8_t *x)
     return _mm512_set1_epi32(quad);
 }
 
-/* n rows (a constant) times a tile's lines; fetches from `next` on along the way, at most a cache line a quad. */
+/* n rows (a constant) times a tile's lines; fetches a cache line a quad along the way. */
 ALWAYS_INLINE void block_q8(int32_t *y, size_t y_stride, const int8_t *x, size_t x_stride,
                             const int32_t *x_sum, const uint8_t *lines, size_t n_k,
-                            const uint8_t *next, size_t n_next, const size_t n)
+                            struct fetch fetch, const size_t n)
 {
     __m512i low[ROWS], high[ROWS];
     const int8_t *x4 = x + 4 * x_stride, *x8 = x + 8 * x_stride;
@@ -31,11 +30,7 @@ ALWAYS_INLINE void block_q8(int32_t *y, size_t y_stride, const int8_t *x, size_t
     for (size_t k = 0; k < n_k; k += KERNEL_QUAD) {
         const __m512i w_low = _mm512_loadu_si512(lines), w_high = _mm512_loadu_si512(lines + 64);
         lines += Q8_LINE;
-        if (n_next) {
-            __builtin_prefetch(next, 0, 2);
-            next += 64;
-            n_next -= n_next < 64 ? n_next : 64;
-        }
+        fetch_line(&fetch);
 #pragma GCC unroll 12
         for (size_t r = 0; r < n; r++) {
             const int8_t *row = r < 4 ? x : r < 8 ? x4 : x8;
@@ -81,17 +76,18 @@ ALWAYS_INLINE void row_q8(int32_t *y, const int8_t *x, int32_t x_sum, const uint
 
 #define REST(n)                                                                                    \
     case n:                                                                                        \
-        block_q8(y, y_stride, values, x->stride, x->sum + r, lines, n_k, next, n_next, n);         \
+        block_q8(y, y_stride, values, x->stride, x->sum + r, lines, n_k, fetch, n);                \
         break
 
 void KERNEL(gemm_q8)(int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows,
                      const uint8_t *lines, size_t n_k, const uint8_t *next, size_t n_next)
 {
     size_t r = 0;
+    struct fetch fetch = {next, n_next};
     for (; r + ROWS <= n_rows; r += ROWS) {
-        block_q8(y, y_stride, x->values + r * x->stride, x->stride, x->sum + r, lines, n_k, next,
-                 n_next, ROWS);
-        n_next = 0; /* all of it along the first rows */
+        block_q8(y, y_stride, x->values + r * x->stride, x->stride, x->sum + r, lines, n_k, fetch,
+                 ROWS);
+        fetch.left = 0; /* all of it along the first rows */
         y += ROWS * y_stride;
     }
     const int8_t *values = x->values + r * x->stride;

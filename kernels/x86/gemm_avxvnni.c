@@ -18,21 +18,6 @@ struct rows {
     const int32_t *x_sum;
 };
 
-/* Memory to be fetched into the cache on the way, a cache line a quad. */
-struct fetch {
-    const uint8_t *next;
-    size_t left;
-};
-
-ALWAYS_INLINE void fetch_line(struct fetch *fetch)
-{
-    if (fetch->left) {
-        __builtin_prefetch(fetch->next, 0, 2);
-        fetch->next += 64;
-        fetch->left -= fetch->left < 64 ? fetch->left : 64;
-    }
-}
-
 ALWAYS_INLINE void add_line_of_two(__m256i (*sums)[VECTORS], const uint8_t *line, const int8_t *x,
                                    size_t x_stride, const size_t n)
 {

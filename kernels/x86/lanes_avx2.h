@@ -2,10 +2,7 @@
 #ifndef KERNELS_X86_LANES_AVX2_H
 #define KERNELS_X86_LANES_AVX2_H
 
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "lanes_256.h"
 
 enum { LANES = 16 };
 
@@ -45,18 +42,6 @@ static inline void i_store(int32_t *x, ints v)
 {
     _mm256_storeu_si256((__m256i *)(void *)x, v.a);
     _mm256_storeu_si256((__m256i *)(void *)(x + 8), v.b);
-}
-/* Twelve bytes, the common number, without a way through memory. */
-static inline __m128i some_bytes(const uint8_t *x, size_t n)
-{
-    uint8_t bytes[LANES] = {0};
-    int32_t last;
-    if (n != 12) {
-        memcpy(bytes, x, n);
-        return _mm_loadu_si128((const __m128i *)(const void *)bytes);
-    }
-    memcpy(&last, x + 8, sizeof last);
-    return _mm_insert_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x), last, 2);
 }
 static inline ints i_of_bytes(const uint8_t *x, size_t n)
 {
@@ -103,20 +88,8 @@ static inline floats f_of_ints(ints x) { return (floats){_mm256_cvtepi32_ps(x.a)
 static inline ints f_bits(floats x) { return (ints){_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
 static inline floats i_float_bits(ints x) { return (floats){_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
 
-static inline float f_fold(floats x)
-{
-    const __m256 b = _mm256_add_ps(x.a, x.b);
-    const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
-}
-static inline float f_largest(floats x)
-{
-    const __m256 b = _mm256_max_ps(x.a, x.b);
-    const __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    const __m128 d = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)));
-}
+static inline float f_fold(floats x) { return fold_8(_mm256_add_ps(x.a, x.b)); }
+static inline float f_largest(floats x) { return largest_of_8(_mm256_max_ps(x.a, x.b)); }
 static inline int32_t i_fold(ints x)
 {
     const __m256i b = _mm256_add_epi32(x.a, x.b);

@@ -2,10 +2,7 @@
 #ifndef KERNELS_X86_LANES_AVX512_H
 #define KERNELS_X86_LANES_AVX512_H
 
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "lanes_256.h"
 
 enum { LANES = 16 };
 
@@ -21,18 +18,6 @@ static inline void f_store_n(float *x, floats a, size_t n) { _mm512_mask_storeu_
 static inline ints i_load(const int32_t *x) { return _mm512_loadu_si512(x); }
 static inline ints i_load_n(const int32_t *x, size_t n) { return _mm512_maskz_loadu_epi32(FIRST(n), x); }
 static inline void i_store(int32_t *x, ints a) { _mm512_storeu_si512(x, a); }
-/* Twelve bytes, the common number, without a way through memory. */
-static inline __m128i some_bytes(const uint8_t *x, size_t n)
-{
-    uint8_t bytes[LANES] = {0};
-    int32_t last;
-    if (n != 12) {
-        memcpy(bytes, x, n);
-        return _mm_loadu_si128((const __m128i *)(const void *)bytes);
-    }
-    memcpy(&last, x + 8, sizeof last);
-    return _mm_insert_epi32(_mm_loadl_epi64((const __m128i *)(const void *)x), last, 2);
-}
 static inline ints i_of_bytes(const uint8_t *x, size_t n)
 {
     return _mm512_cvtepu8_epi32(some_bytes(x, n));
@@ -64,18 +49,12 @@ static inline floats i_float_bits(ints a) { return _mm512_castsi512_ps(a); }
 
 static inline float f_fold(floats a)
 {
-    const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-    const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
+    return fold_8(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
 }
 static inline int32_t i_fold(ints a) { return _mm512_reduce_add_epi32(a); }
 static inline float f_largest(floats a)
 {
-    const __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-    const __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-    const __m128 d = _mm_max_ps(c, _mm_movehl_ps(c, c));
-    return _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)));
+    return largest_of_8(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
 }
 static inline int32_t i_largest(ints a) { return _mm512_reduce_max_epi32(a); }
 

@@ -7,8 +7,7 @@
 #include <string.h>
 
 #include "../formats.h"
-
-#define ALWAYS_INLINE __attribute__((always_inline)) static inline
+#include "fetch.h"
 
 enum { VECTORS = KERNEL_TILE / 8 };
 

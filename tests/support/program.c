@@ -218,3 +218,20 @@ void program_free(struct program_result *result)
     free(result->err);
     *result = (struct program_result){0};
 }
+
+char *test_folder;
+
+int open_test_folder(void **state)
+{
+    (void)state;
+    test_folder = temporary_folder();
+    return 0;
+}
+
+int close_test_folder(void **state)
+{
+    (void)state;
+    remove_folder(test_folder);
+    free(test_folder);
+    return 0;
+}

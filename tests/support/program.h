@@ -21,4 +21,9 @@ void program_free(struct program_result *result);
 char *temporary_folder(void);
 void remove_folder(const char *path);
 
+/* The same as a test's setup and teardown. */
+extern char *test_folder;
+int open_test_folder(void **state);
+int close_test_folder(void **state);
+
 #endif
