@@ -53,30 +53,31 @@ ALWAYS_INLINE void block_q8(int32_t *y, size_t y_stride, bool accumulate, const 
                             const size_t n, const size_t column, const size_t n_vectors)
 {
     __m256i sums[ROWS][8], w[8];
-#pragma GCC unroll 6
-    for (size_t r = 0; r < n; r++)
-#pragma GCC unroll 8
+    UNROLLED
+    for (size_t r = 0; r < n; r++) {
+        UNROLLED
         for (size_t i = 0; i < n_vectors; i++)
             sums[r][i] = _mm256_setzero_si256();
+    }
     lines += column * KERNEL_QUAD;
     for (size_t k = 0; k < n_part; k += KERNEL_QUAD) {
-#pragma GCC unroll 8
+        UNROLLED
         for (size_t i = 0; i < n_vectors; i++)
             w[i] = _mm256_cvtepu8_epi16(
                 _mm_loadu_si128((const __m128i *)(const void *)(lines + 16 * i)));
         lines += Q8_LINE;
         fetch_line(fetch);
-#pragma GCC unroll 6
+        UNROLLED
         for (size_t r = 0; r < n; r++) {
             const __m256i quad = quad_of_words(words->x[r] + k);
-#pragma GCC unroll 8
+            UNROLLED
             for (size_t i = 0; i < n_vectors; i++)
                 sums[r][i] = _mm256_add_epi32(sums[r][i], _mm256_madd_epi16(w[i], quad));
         }
     }
-#pragma GCC unroll 6
-    for (size_t r = 0; r < n; r++)
-#pragma GCC unroll 4
+    UNROLLED
+    for (size_t r = 0; r < n; r++) {
+        UNROLLED
         for (size_t i = 0; i < n_vectors; i += 2) {
             int32_t *place = y + r * y_stride + column + 4 * i;
             /* a lane has half a column: columns 0 0 1 1 2 2 3 3 and 4 4 ... -> 0 1 4 5 2 3 6 7 */
@@ -87,6 +88,7 @@ ALWAYS_INLINE void block_q8(int32_t *y, size_t y_stride, bool accumulate, const 
                 sum = _mm256_add_epi32(sum, load(place));
             store(place, sum);
         }
+    }
 }
 
 /* n_vectors as many as the registers have room for */
@@ -190,7 +192,7 @@ ALWAYS_INLINE void block_q4(int32_t *y, size_t y_stride, const struct q8_rows *r
         __m256i sums[ROWS][2];
         for (size_t q = 0; q < QUADS; q++)
             fetch_line(fetch);
-#pragma GCC unroll 6
+        UNROLLED
         for (size_t r = 0; r < n; r++)
             sums[r][0] = sums[r][1] =
                 _mm256_set1_epi32(group_offset(rows->group_sum[(first + r) * n_groups + g]));
@@ -198,7 +200,7 @@ ALWAYS_INLINE void block_q4(int32_t *y, size_t y_stride, const struct q8_rows *r
         for (size_t q = 0; q < QUADS; q++) {
             const __m256i w0 = load(lines), w1 = load(lines + 32);
             lines += Q8_LINE;
-#pragma GCC unroll 6
+            UNROLLED
             for (size_t r = 0; r < n; r++) {
                 const __m256i quad = quad_of(x + r * rows->stride);
                 sums[r][0] = _mm256_add_epi16(sums[r][0], _mm256_maddubs_epi16(w0, quad));
@@ -212,7 +214,7 @@ ALWAYS_INLINE void block_q4(int32_t *y, size_t y_stride, const struct q8_rows *r
         const uint8_t *multipliers =
             panel_multipliers(panel, n_k, g) + column / 8 * sizeof(__m256i);
         const __m256i m0 = load(multipliers), m1 = load(multipliers + 32);
-#pragma GCC unroll 6
+        UNROLLED
         for (size_t r = 0; r < n; r++) {
             int32_t *place = y + r * y_stride + column;
             store(place, _mm256_add_epi32(_mm256_madd_epi16(sums[r][0], m0), load(place)));
@@ -252,7 +254,7 @@ static void gemv_q4(int32_t *y, const int8_t *x, const int32_t *group_sum, const
     for (size_t g = 0; g < n_k / KERNEL_GROUP; g++) {
         const __m256i offset = _mm256_set1_epi16((short)(-Q4_ZERO / 2 * group_sum[g]));
         __m256i sums[VECTORS] = {offset, offset, offset, offset}, m[VECTORS];
-#pragma GCC unroll 8
+        UNROLLED
         for (size_t q = 0; q < QUADS; q++) {
             __m256i w[VECTORS];
             const __m256i quad = quad_of(x);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../c/names.h"
-#include "fetch.h"
+#include "block.h"
 
 enum { ROWS = 12 }; /* at once: 12 x 2 sums, 2 of weights, 1 of x fill 27 of 32 registers */
 
@@ -24,14 +24,14 @@ ALWAYS_INLINE void block_q8(int32_t *y, size_t y_stride, const int8_t *x, size_t
 {
     __m512i low[ROWS], high[ROWS];
     const int8_t *x4 = x + 4 * x_stride, *x8 = x + 8 * x_stride;
-#pragma GCC unroll 12
+    UNROLLED
     for (size_t r = 0; r < n; r++)
         low[r] = high[r] = _mm512_set1_epi32(-Q8_ZERO * x_sum[r]);
     for (size_t k = 0; k < n_k; k += KERNEL_QUAD) {
         const __m512i w_low = _mm512_loadu_si512(lines), w_high = _mm512_loadu_si512(lines + 64);
         lines += Q8_LINE;
         fetch_line(&fetch);
-#pragma GCC unroll 12
+        UNROLLED
         for (size_t r = 0; r < n; r++) {
             const int8_t *row = r < 4 ? x : r < 8 ? x4 : x8;
             const __m512i quad = quad_of(row + (r % 4) * x_stride + k);
@@ -39,7 +39,7 @@ ALWAYS_INLINE void block_q8(int32_t *y, size_t y_stride, const int8_t *x, size_t
             high[r] = _mm512_dpbusd_epi32(high[r], w_high, quad);
         }
     }
-#pragma GCC unroll 12
+    UNROLLED
     for (size_t r = 0; r < n; r++) {
         _mm512_storeu_si512(y + r * y_stride, low[r]);
         _mm512_storeu_si512(y + r * y_stride + 16, high[r]);
@@ -60,14 +60,14 @@ ALWAYS_INLINE void row_q8(int32_t *y, const int8_t *x, int32_t x_sum, const uint
         low[i] = high[i] = _mm512_setzero_si512();
     low[0] = high[0] = _mm512_set1_epi32(-Q8_ZERO * x_sum);
     for (size_t k = 0; k < n_k; k += CHAINS * KERNEL_QUAD) /* n_k is a multiple of 32 */
-#pragma GCC unroll 4
-        for (int i = 0; i < CHAINS; i++, lines += Q8_LINE, x += KERNEL_QUAD) {
-            const __m512i quad = quad_of(x);
-            __builtin_prefetch(lines + AHEAD);
-            __builtin_prefetch(lines + AHEAD + 64);
-            low[i] = _mm512_dpbusd_epi32(low[i], _mm512_loadu_si512(lines), quad);
-            high[i] = _mm512_dpbusd_epi32(high[i], _mm512_loadu_si512(lines + 64), quad);
-        }
+        UNROLLED
+    for (int i = 0; i < CHAINS; i++, lines += Q8_LINE, x += KERNEL_QUAD) {
+        const __m512i quad = quad_of(x);
+        __builtin_prefetch(lines + AHEAD);
+        __builtin_prefetch(lines + AHEAD + 64);
+        low[i] = _mm512_dpbusd_epi32(low[i], _mm512_loadu_si512(lines), quad);
+        high[i] = _mm512_dpbusd_epi32(high[i], _mm512_loadu_si512(lines + 64), quad);
+    }
     _mm512_storeu_si512(
         y, _mm512_add_epi32(_mm512_add_epi32(low[0], low[1]), _mm512_add_epi32(low[2], low[3])));
     _mm512_storeu_si512(y + 16, _mm512_add_epi32(_mm512_add_epi32(high[0], high[1]),
@@ -137,7 +137,7 @@ static void gemv_q4(int32_t *y, const int8_t *x, const int32_t *group_sum, const
         __m512i low[2] = {offset, _mm512_setzero_si512()},
                 both[2] = {_mm512_slli_epi32(offset, 4), low[1]};
         __m512i m_low, m_high;
-#pragma GCC unroll 8
+        UNROLLED
         for (size_t q = 0; q < KERNEL_GROUP / KERNEL_QUAD; q++) {
             const __m512i bytes = _mm512_loadu_si512(lines);
             const __m512i quad = quad_of(x);
@@ -192,7 +192,7 @@ void KERNEL(prepare_q4)(uint8_t *panel, const void *tile, size_t n_k)
         __m512i m_low, m_high;
         multipliers(magnitudes, signs, g, &m_low, &m_high);
         const struct unpacking low = unpacking_of(m_low), high = unpacking_of(m_high);
-#pragma GCC unroll 8
+        UNROLLED
         for (size_t q = 0; q < KERNEL_GROUP / KERNEL_QUAD; q++) {
             /* only the top bit is turned: the low nibble still is value + 8, and the high nibble becomes so */
             const __m512i bytes = _mm512_xor_si512(_mm512_loadu_si512(lines), top);

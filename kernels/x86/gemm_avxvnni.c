@@ -22,7 +22,7 @@ ALWAYS_INLINE void add_line_of_two(__m256i (*sums)[VECTORS], const uint8_t *line
                                    size_t x_stride, const size_t n)
 {
     const __m256i w0 = load(line), w1 = load(line + 32);
-#pragma GCC unroll 6
+    UNROLLED
     for (size_t r = 0; r < n; r++) {
         const __m256i quad = quad_of(x + r * x_stride);
         sums[r][0] = _mm256_dpbusd_avx_epi32(sums[r][0], w0, quad);
@@ -34,13 +34,13 @@ ALWAYS_INLINE void add_line_of_four(__m256i (*sums)[VECTORS], const uint8_t *lin
                                     size_t x_stride, const size_t n)
 {
     __m256i quads[FEW];
-#pragma GCC unroll 3
+    UNROLLED
     for (size_t r = 0; r < n; r++)
         quads[r] = quad_of(x + r * x_stride);
-#pragma GCC unroll 4
+    UNROLLED
     for (size_t i = 0; i < VECTORS; i++) {
         const __m256i w = load(line + 32 * i);
-#pragma GCC unroll 3
+        UNROLLED
         for (size_t r = 0; r < n; r++)
             sums[r][i] = _mm256_dpbusd_avx_epi32(sums[r][i], w, quads[r]);
     }
@@ -53,11 +53,12 @@ ALWAYS_INLINE void block_q8(const struct rows *rows, const uint8_t *lines, size_
                             const size_t n_vectors)
 {
     __m256i sums[ROWS][VECTORS];
-#pragma GCC unroll 6
-    for (size_t r = 0; r < n; r++)
-#pragma GCC unroll 4
+    UNROLLED
+    for (size_t r = 0; r < n; r++) {
+        UNROLLED
         for (size_t i = 0; i < n_vectors; i++)
             sums[r][i] = _mm256_set1_epi32(-Q8_ZERO * rows->x_sum[r]);
+    }
     lines += column * KERNEL_QUAD;
     for (size_t k = 0; k < n_k; k += KERNEL_QUAD) {
         const int8_t *quads = rows->x + k;
@@ -68,11 +69,12 @@ ALWAYS_INLINE void block_q8(const struct rows *rows, const uint8_t *lines, size_
         lines += Q8_LINE;
         fetch_line(fetch);
     }
-#pragma GCC unroll 6
-    for (size_t r = 0; r < n; r++)
-#pragma GCC unroll 4
+    UNROLLED
+    for (size_t r = 0; r < n; r++) {
+        UNROLLED
         for (size_t i = 0; i < n_vectors; i++)
             store(rows->y + r * rows->y_stride + column + 8 * i, sums[r][i]);
+    }
 }
 
 /* More than FEW rows: 16 columns at a time. */
@@ -125,10 +127,10 @@ static void gemv_q4(int32_t *y, const int8_t *x, const int32_t *group_sum, const
         __m256i low[2], both[2], m[VECTORS];
         low[0] = low[1] = offset;
         both[0] = both[1] = _mm256_slli_epi32(offset, 4);
-#pragma GCC unroll 8
+        UNROLLED
         for (size_t q = 0; q < KERNEL_GROUP / KERNEL_QUAD; q++) {
             const __m256i quad = quad_of(x);
-#pragma GCC unroll 2
+            UNROLLED
             for (int i = 0; i < 2; i++) {
                 const __m256i bytes = load(lines + 32 * i);
                 low[i] = _mm256_dpbusd_avx_epi32(low[i], _mm256_and_si256(bytes, low_mask), quad);
@@ -139,7 +141,7 @@ static void gemv_q4(int32_t *y, const int8_t *x, const int32_t *group_sum, const
         }
         /* a group's sum, at most 32 x 8 x 127, fits sixteen bits: its upper half is not multiplied */
         group_multipliers(magnitudes + g * 16, signs + g * 4, 0xffff, m);
-#pragma GCC unroll 2
+        UNROLLED
         for (int i = 0; i < 2; i++) {
             /* `low` is without its 8, `both` still has the low nibble's */
             const __m256i sixteen_high =

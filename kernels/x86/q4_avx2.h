@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "../formats.h"
-#include "fetch.h"
+#include "block.h"
 
 enum { VECTORS = KERNEL_TILE / 8 };
 

@@ -1,11 +1,19 @@
-/* Fetching what is read next while something else is computed. */
-#ifndef KERNELS_X86_FETCH_H
-#define KERNELS_X86_FETCH_H
+/* What kernels need that compute a block of sums in registers. */
+#ifndef KERNELS_X86_BLOCK_H
+#define KERNELS_X86_BLOCK_H
 
 #include <stddef.h>
 #include <stdint.h>
 
 #define ALWAYS_INLINE __attribute__((always_inline)) static inline
+
+/* Before a loop of at most 16 turns, their number a constant once the function is inlined: sums stay in registers only
+ * if nothing of it remains. */
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 16")
+#endif
 
 /* Memory to be fetched into the second cache, a cache line at each step of a loop. */
 struct fetch {
