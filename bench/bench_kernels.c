@@ -17,9 +17,10 @@
 enum {
     MOST_ROWS = 577,
     MOST_K = 5632,
-    BLOCK_ROWS = 192, /* these three as src/linear.c cuts its work */
-    ROW_STEP = 12,
-    BLOCK_K = 256,
+    /* as src/linear.c cuts its work: rows at once of quantized and of float matrices, inputs of these */
+    INT_ROWS = 12,
+    FLOAT_ROWS = 192,
+    FLOAT_K = 256,
     KEYS = 577, /* of the tower: 24 x 24 patches and the class token */
     KEYS_PADDED = 608,
     CHANNELS = 2048,
@@ -69,45 +70,43 @@ static const uint8_t *next_tile(size_t n_bytes)
     return tile;
 }
 
-static size_t block_of(size_t rows)
+/* Rows of the block that begins at `row`. */
+static size_t block_of(const struct shape *s, size_t row, size_t most)
 {
-    const size_t n_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    return aligned((rows + n_blocks - 1) / n_blocks, ROW_STEP);
+    return s->rows - row < most ? s->rows - row : most;
 }
 
 static void run_gemm_q8(const struct kernels *kernels, const struct shape *s)
 {
-    const size_t n_bytes = q8_tile_bytes(s->k), block = block_of(s->rows);
+    const size_t n_bytes = q8_tile_bytes(s->k);
     const uint8_t *tile = s->rows == 1 ? next_tile(n_bytes) : data.weights;
-    for (size_t row = 0; row < s->rows; row += block) {
+    for (size_t row = 0; row < s->rows; row += INT_ROWS) {
         const struct q8_rows x = q8_rows_from(&data.rows, row, s->k);
-        kernels->gemm_q8(data.sums, KERNEL_TILE, &x, s->rows - row < block ? s->rows - row : block,
-                         q8_lines(tile), s->k, tile + n_bytes, 0);
+        kernels->gemm_q8(data.sums, KERNEL_TILE, &x, block_of(s, row, INT_ROWS), q8_lines(tile),
+                         s->k, tile + n_bytes, 0);
     }
 }
 
 static void run_gemm_q4(const struct kernels *kernels, const struct shape *s)
 {
-    const size_t n_bytes = q4_tile_bytes(s->k), block = block_of(s->rows);
+    const size_t n_bytes = q4_tile_bytes(s->k);
     const uint8_t *tile = s->rows == 1 ? next_tile(n_bytes) : data.weights;
     if (s->rows > 1)
         kernels->prepare_q4(data.panel, tile, s->k);
-    for (size_t row = 0; row < s->rows; row += block) {
+    for (size_t row = 0; row < s->rows; row += INT_ROWS) {
         const struct q8_rows x = q8_rows_from(&data.rows, row, s->k);
-        kernels->gemm_q4(data.sums, KERNEL_TILE, &x, s->rows - row < block ? s->rows - row : block,
-                         tile, s->rows > 1 ? data.panel : NULL, s->k, tile + n_bytes, 0);
+        kernels->gemm_q4(data.sums, KERNEL_TILE, &x, block_of(s, row, INT_ROWS), tile,
+                         s->rows > 1 ? data.panel : NULL, s->k, tile + n_bytes, 0);
     }
 }
 
 static void run_gemm_f32(const struct kernels *kernels, const struct shape *s)
 {
-    const size_t block = block_of(s->rows);
-    for (size_t row = 0; row < s->rows; row += block)
-        for (size_t k = 0; k < s->k; k += BLOCK_K)
+    for (size_t row = 0; row < s->rows; row += FLOAT_ROWS)
+        for (size_t k = 0; k < s->k; k += FLOAT_K)
             kernels->gemm_f32(data.y, KERNEL_TILE, data.x + row * s->k + k, s->k,
-                              data.w + k * KERNEL_TILE,
-                              s->rows - row < block ? s->rows - row : block,
-                              s->k - k < BLOCK_K ? s->k - k : BLOCK_K, k > 0);
+                              data.w + k * KERNEL_TILE, block_of(s, row, FLOAT_ROWS),
+                              s->k - k < FLOAT_K ? s->k - k : FLOAT_K, k > 0);
 }
 
 static void run_gemv_f16(const struct kernels *kernels, const struct shape *s)
@@ -144,7 +143,7 @@ static double f16_bytes(const struct shape *s)
 
 static void run_quantize(const struct kernels *kernels, const struct shape *s)
 {
-    kernels->quantize_rows(&data.rows, data.x, s->k, s->rows, s->k);
+    kernels->quantize_rows(&data.rows, data.x, PRECISION_SINGLE, s->k, s->rows, s->k);
 }
 
 static double quantize_bytes(const struct shape *s)
@@ -156,9 +155,9 @@ static void run_finish(const struct kernels *kernels, const struct shape *s)
 {
     const struct finish how = {
         .x_scale = data.rows.scale, .w_scale = data.w, .bias = data.w, .activation = s->activation};
-    for (size_t row = 0; row < s->rows; row += BLOCK_ROWS)
-        kernels->finish(data.y + row * s->k, s->k, data.sums,
-                        s->rows - row < BLOCK_ROWS ? s->rows - row : BLOCK_ROWS, KERNEL_TILE, &how);
+    for (size_t row = 0; row < s->rows; row += INT_ROWS)
+        kernels->finish(data.y + row * s->k, s->k, data.sums, block_of(s, row, INT_ROWS),
+                        KERNEL_TILE, &how);
 }
 
 static double finish_bytes(const struct shape *s)

@@ -3,6 +3,13 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
+/* Leaf 1, ECX bit 29. Older compilers know no name for it either. */
+static int has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+}
+
 /* Leaf 7, subleaf 1, EAX bit 4. Compilers older than gcc 13 and clang 15 know no name for it. Its
  * registers are AVX2's: what the operating system must save for the one it saves for the other. */
 static int has_avxvnni(void)
@@ -21,7 +28,7 @@ unsigned cpu_flags(void)
     __builtin_cpu_init(); /* also asks XGETBV whether the operating system saves the wide registers
                            */
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2"))
+        __builtin_cpu_supports("bmi2") && has_f16c())
         flags |= CPU_AVX2;
     if ((flags & CPU_AVX2) && has_avxvnni())
         flags |= CPU_AVXVNNI;

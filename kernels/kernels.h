@@ -47,6 +47,14 @@ static inline struct q8_rows q8_rows_from(const struct q8_rows *rows, size_t row
                             rows->sum + row, rows->group_sum + row * q4_groups(n)};
 }
 
+/* Rows of activations hand from layer to layer: floats, or halves where eight bits are made of them next. */
+enum precision { PRECISION_SINGLE, PRECISION_HALF };
+
+static inline size_t value_bytes(enum precision precision)
+{
+    return precision == PRECISION_SINGLE ? sizeof(float) : sizeof(uint16_t);
+}
+
 /* What becomes of a product before it is stored, in this order: times the scales, plus bias, the
  * activation, times `multiply`, plus `residual`. */
 struct finish {
@@ -54,7 +62,8 @@ struct finish {
     const float *w_scale; /* [32] */
     const float *bias;    /* [32] or NULL */
     enum activation activation;
-    const float *multiply, *residual; /* of y's stride, or NULL; may be y itself */
+    enum precision precision;         /* of y, multiply and residual; finite values that no half can hold become its largest */
+    const void *multiply, *residual; /* of y's stride, or NULL; may be y itself */
 };
 
 /* What limits multiply-accumulate: the instructions of a rung for f32, for eight-bit rows with
@@ -88,8 +97,8 @@ static inline uint8_t resample_pixel(int32_t sum)
     /* The same for one row, without accumulate, on a tile of halves. */ \
     X(void, gemv_f16, (float *y, const float *x, const uint16_t *tile, size_t n_k)) \
     /* x[n_rows][n] -> eight bits: scale = largest magnitude / 127, values rounded to nearest even. */ \
-    X(void, quantize_rows, (const struct q8_rows *out, const float *x, size_t x_stride, \
-                            size_t n_rows, size_t n)) \
+    X(void, quantize_rows, (const struct q8_rows *out, const void *x, enum precision precision, \
+                            size_t x_stride, size_t n_rows, size_t n)) \
     /* y[r][c] = sum over k of x[r][k] tile[k][c], exact, for n_rows rows and 32 columns. n_k is a */ \
     /* multiple of 32; `lines` as formats.h says. n_next bytes from `next` on, which will be read */ \
     /* soon, are fetched into the cache on the way. */ \
@@ -103,7 +112,7 @@ static inline uint8_t resample_pixel(int32_t sum)
     /* A q4 tile in the form that the rung's gemm_q4 likes best: q4_panel_bytes(n_k). */ \
     X(void, prepare_q4, (uint8_t *panel, const void *tile, size_t n_k)) \
     /* y[n_rows][n_cols] = finished sums[n_rows][32]; n_cols is at most 32. */ \
-    X(void, finish, (float *y, size_t y_stride, const void *sums, size_t n_rows, size_t n_cols, \
+    X(void, finish, (void *y, size_t y_stride, const void *sums, size_t n_rows, size_t n_cols, \
                      const struct finish *how)) \
     /* One query's products with n > 0 keys -> its weights on their values, as rows 0 and 1 of p: */ \
     /* weight t is p->scale[0] x (128 row0[t] + row1[t]) in units of value_scale[t]'s integers; both */ \

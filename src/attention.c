@@ -153,7 +153,8 @@ static void score_q8(const struct block *block)
     const float *key_scale = kv_cache_key_scales(a->cache, a->layer, block->kv_head);
     const float *value_scale = kv_cache_value_scales(a->cache, a->layer, block->kv_head);
     const float scale = 1.0f / sqrtf((float)head_dim);
-    kernels->quantize_rows(&s->queries, queries_of(block), job->q_stride, block->n_rows, head_dim);
+    kernels->quantize_rows(&s->queries, queries_of(block), PRECISION_SINGLE, job->q_stride,
+                           block->n_rows, head_dim);
     for (size_t tile = 0; tile * TILE < block->n_keys; tile++)
         kernels->gemm_q8(s->products + tile * TILE, block->score_stride, &s->queries, block->n_rows,
                          kv_cache_keys(a->cache, a->layer, block->kv_head, tile),

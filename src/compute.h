@@ -25,11 +25,11 @@ struct compute {
     void *progress_user;
 };
 
-/* Floats from one row of n values to the next in arrays of activations. A cache line more than the values need: rows a
- * power of two apart would fall into the same few places of a cache (an encode took a third longer). */
+/* Values from one row of n to the next in arrays of activations. A cache line more than they need: rows a power of two
+ * apart would fall into the same few places of a cache (an encode took a third longer). */
 static inline size_t row_stride(size_t n)
 {
-    return (size_t)aligned(n, 16) + 16;
+    return (size_t)aligned(n, 32) + 32; /* 32 halves fill a line */
 }
 
 /* The same for rows of eight bits, in bytes. */

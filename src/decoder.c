@@ -36,13 +36,13 @@ void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
         {&buffers->mixed, n_rows * row_stride(w.q)},
         {&buffers->k, n_rows * row_stride(w.kv)},
         {&buffers->v, n_rows * row_stride(w.kv)},
-        {&buffers->inner, n_rows * row_stride(w.ffn)},
         {&buffers->logits, logit_rows * w.vocab},
         {&buffers->cosine, n_positions * half},
         {&buffers->sine, n_positions * half},
     };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         *arrays[i].array = arena_take(arena, arrays[i].n, sizeof(float));
+    buffers->inner = arena_take(arena, n_rows * row_stride(w.ffn), sizeof(float));
     buffers->logit_rows = logit_rows;
 }
 
@@ -109,12 +109,14 @@ static void run_layer(struct compute *compute, const struct mvlm_model *model, s
     const struct product qkv[] = {{&layer->q, b->q, q_stride, {0}},
                                   {&layer->k, b->k, kv_stride, {0}},
                                   {&layer->v, b->v, kv_stride, {0}}};
-    const struct product up_gate[] = {
-        {&layer->up, b->inner, ffn_stride, {0}},
-        {&layer->gate,
-         b->inner,
-         ffn_stride,
-         {.activation = (enum activation)d->decoder.activation, .multiply = b->inner}}};
+    const enum precision inner = linear_precision(&layer->down.weight);
+    const struct product up_gate[] = {{&layer->up, b->inner, ffn_stride, {.precision = inner}},
+                                      {&layer->gate,
+                                       b->inner,
+                                       ffn_stride,
+                                       {.activation = (enum activation)d->decoder.activation,
+                                        .multiply = b->inner,
+                                        .precision = inner}}};
     struct input input;
     struct rope_job rope = {compute->kernels, d, b, first, w};
     struct attention seen = {.cache = cache,
@@ -137,12 +139,12 @@ static void run_layer(struct compute *compute, const struct mvlm_model *model, s
         x.n_rows = n_rows = 1;
     }
     attend(compute, &seen, b->q, q_stride, n_rows, b->mixed, q_stride);
-    input = linear_input(compute, &layer->out.weight, b->mixed, q_stride, n_rows);
+    input = linear_input(compute, &layer->out.weight, b->mixed, PRECISION_SINGLE, q_stride, n_rows);
     linear(compute, &layer->out, &input, b->x, x_stride, onto_x);
 
     input = norm_input(compute, NORM_RMS, &layer->ffn_norm, eps, &layer->gate, &x, b->normed);
     linear_all(compute, &input, up_gate, 2, true);
-    input = linear_input(compute, &layer->down.weight, b->inner, ffn_stride, n_rows);
+    input = linear_input(compute, &layer->down.weight, b->inner, inner, ffn_stride, n_rows);
     linear(compute, &layer->down, &input, b->x, x_stride, onto_x);
 }
 

@@ -17,7 +17,7 @@ struct decoder_buffers {
     float *x, *normed; /* [rows, hidden] */
     float *q, *mixed;  /* [rows, n_heads x head_dim] */
     float *k, *v;      /* [rows, n_kv_heads x head_dim] */
-    float *inner;      /* [rows, ffn] */
+    void *inner;       /* [rows, ffn], of linear_precision; there is room for floats */
     float *logits;     /* [logit_rows, vocab] */
     size_t logit_rows;
     float *cosine, *sine; /* [positions, rope_dims / 2] */

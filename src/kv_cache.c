@@ -74,17 +74,23 @@ struct origin_job {
     size_t stride, n_rows;
 };
 
+enum {
+    ORIGIN_ROWS = 128
+}; /* an origin need not be exact: so many rows give a mean that is near enough */
+
 static void average_head(void *argument, size_t head, int thread)
 {
     (void)thread;
     const struct origin_job *job = argument;
     const size_t n = job->cache->head_dim;
     float *origin = job->cache->origin + list_of(job->cache, job->layer, head) * n;
+    const size_t step = (job->n_rows + ORIGIN_ROWS - 1) / ORIGIN_ROWS;
+    size_t n_rows = 0;
     memset(origin, 0, n * sizeof *origin);
-    for (size_t row = 0; row < job->n_rows; row++)
+    for (size_t row = 0; row < job->n_rows; row += step, n_rows++)
         job->compute->kernels->add(origin, job->keys + row * job->stride + head * n, n);
     for (size_t i = 0; i < n; i++)
-        origin[i] /= (float)job->n_rows;
+        origin[i] /= (float)n_rows;
 }
 
 void kv_cache_set_origin(struct compute *compute, const struct kv_cache *cache, size_t layer,
@@ -222,10 +228,10 @@ static void put_q8(const struct append_job *job, struct q8_scratch *s, size_t he
         for (size_t i = 0; i < dim; i++)
             s->keys[r * dim + i] = job->keys[from + r * job->stride + i] - origin[i];
     s->rows.scale = &cache->key_scale[at];
-    kernels->quantize_rows(&s->rows, s->keys, dim, n, dim);
+    kernels->quantize_rows(&s->rows, s->keys, PRECISION_SINGLE, dim, n, dim);
     put_keys(job, s, head, position, n);
     s->rows.scale = &cache->value_scale[at];
-    kernels->quantize_rows(&s->rows, job->values + from, job->stride, n, dim);
+    kernels->quantize_rows(&s->rows, job->values + from, PRECISION_SINGLE, job->stride, n, dim);
     put_values(job, s, head, position, n);
 }
 

@@ -33,7 +33,7 @@ struct kv_cache {
 void kv_cache_layout(struct kv_cache *cache, struct arena *arena, enum tensor_type type,
                      size_t n_layers, size_t n_heads, size_t head_dim, size_t n_positions);
 
-/* Sets the layer's key origins, where the cache has any, to the mean of these keys; before anything is appended. Of a
+/* Sets the layer's key origins, where the cache has any, to the mean of these keys, or of some of them; before anything is appended. Of a
  * cache that is filled step by step they must be the first position's key, so that they do not depend on what follows. */
 void kv_cache_set_origin(struct compute *compute, const struct kv_cache *cache, size_t layer,
                          const float *keys, size_t stride, size_t n_rows);

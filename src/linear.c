@@ -32,7 +32,8 @@ void linear_layout(struct compute *compute, struct arena *arena, size_t n_rows, 
 
 struct quantize_job {
     const struct compute *compute;
-    const float *x;
+    const char *x;
+    enum precision precision;
     size_t x_stride, n;
 };
 
@@ -41,8 +42,9 @@ static void quantize_some(void *argument, size_t first, size_t n_rows, int threa
     (void)thread;
     const struct quantize_job *job = argument;
     const struct q8_rows out = q8_rows_from(&job->compute->rows, first, job->n);
-    job->compute->kernels->quantize_rows(&out, job->x + first * job->x_stride, job->x_stride,
-                                         n_rows, job->n);
+    job->compute->kernels->quantize_rows(
+        &out, job->x + first * job->x_stride * value_bytes(job->precision), job->precision,
+        job->x_stride, n_rows, job->n);
 }
 
 struct input linear_input_begin(struct compute *compute, size_t n, size_t n_rows)
@@ -54,15 +56,20 @@ struct input linear_input_begin(struct compute *compute, size_t n, size_t n_rows
 void linear_input_row(const struct compute *compute, size_t row, const float *x, size_t n)
 {
     const struct q8_rows out = q8_rows_from(&compute->rows, row, n);
-    compute->kernels->quantize_rows(&out, x, n, 1, n);
+    compute->kernels->quantize_rows(&out, x, PRECISION_SINGLE, n, 1, n);
 }
 
-struct input linear_input(struct compute *compute, const struct matrix *reader, const float *x,
-                          size_t x_stride, size_t n_rows)
+enum precision linear_precision(const struct matrix *reader)
+{
+    return is_quantized(reader->type) ? PRECISION_HALF : PRECISION_SINGLE;
+}
+
+struct input linear_input(struct compute *compute, const struct matrix *reader, const void *x,
+                          enum precision precision, size_t x_stride, size_t n_rows)
 {
     if (!is_quantized(reader->type))
         return (struct input){x, x_stride, n_rows, NULL};
-    struct quantize_job job = {compute, x, x_stride, reader->n_cols};
+    struct quantize_job job = {compute, x, precision, x_stride, reader->n_cols};
     const struct input input = linear_input_begin(compute, reader->n_cols, n_rows);
     compute_rows(compute, n_rows, quantize_some, &job);
     return input;
@@ -83,6 +90,12 @@ static const uint8_t *tile_at(const struct matrix *w, size_t tile)
     return (const uint8_t *)w->data + tile * tile_bytes(w->type, w->n_cols);
 }
 
+/* values + at, or NULL */
+static const void *value_at(const void *values, size_t at, enum precision precision)
+{
+    return values ? (const char *)values + at * value_bytes(precision) : NULL;
+}
+
 /* Sums of rows [row, row + n_rows) -> y, from column `first` on. */
 static void finish_rows(const struct job *job, const struct product *product, const void *tile,
                         size_t first, size_t row, size_t n_rows, const void *sums)
@@ -92,14 +105,16 @@ static void finish_rows(const struct job *job, const struct product *product, co
     const size_t at = row * product->y_stride + first, left = w->n_rows - first;
     struct finish finish = {.bias = product->layer->bias ? product->layer->bias + first : NULL,
                             .activation = e->activation,
-                            .multiply = e->multiply ? e->multiply + at : NULL,
-                            .residual = e->residual ? e->residual + at : NULL};
+                            .precision = e->precision,
+                            .multiply = value_at(e->multiply, at, e->precision),
+                            .residual = value_at(e->residual, at, e->precision)};
     if (is_quantized(w->type)) {
         finish.x_scale = job->input->q8->scale + row;
         finish.w_scale = ((const struct tile_scales *)tile)->scale;
     }
-    job->compute->kernels->finish(product->y + at, product->y_stride, sums, n_rows,
-                                  left < TILE ? left : TILE, &finish);
+    job->compute->kernels->finish((void *)(uintptr_t)value_at(product->y, at, e->precision),
+                                  product->y_stride, sums, n_rows, left < TILE ? left : TILE,
+                                  &finish);
 }
 
 /* The tile's inputs [k, k + n) as f32 [n][TILE]: in place, or unpacked into `panel`. */
@@ -253,8 +268,8 @@ void linear_all(struct compute *compute, const struct input *input, const struct
     compute->linear_seconds += seconds_now() - start;
 }
 
-void linear(struct compute *compute, const struct linear *layer, const struct input *input,
-            float *y, size_t y_stride, struct epilogue epilogue)
+void linear(struct compute *compute, const struct linear *layer, const struct input *input, void *y,
+            size_t y_stride, struct epilogue epilogue)
 {
     const struct product product = {layer, y, y_stride, epilogue};
     linear_all(compute, input, &product, 1, false);

@@ -15,25 +15,31 @@ struct input {
 };
 
 /* What is done to y before it is stored, in this order: bias (of the layer), activation, times
- * `multiply`, plus `residual`. Arrays have y's shape and stride and may be y itself. */
+ * `multiply`, plus `residual`. Arrays have y's shape, stride and precision and may be y itself. */
 struct epilogue {
     enum activation activation;
-    const float *multiply; /* NULL: none */
-    const float *residual; /* NULL: none */
+    const void *multiply; /* NULL: none */
+    const void *residual; /* NULL: none */
+    enum precision precision;
 };
 
-/* One layer's work: y[n_rows][layer rows] = epilogue(x W^T + bias); stride in floats. */
+/* One layer's work: y[n_rows][layer rows] = epilogue(x W^T + bias); stride in values. */
 struct product {
     const struct linear *layer;
-    float *y;
+    void *y;
     size_t y_stride;
     struct epilogue epilogue;
 };
 
-/* Makes x ready for layers like `reader`: quantizes it, once for all layers that read it, into the
- * memory of linear_layout when the layer is quantized. Valid until the next linear_input. */
-struct input linear_input(struct compute *compute, const struct matrix *reader, const float *x,
-                          size_t x_stride, size_t n_rows);
+/* How what is made for layers like `reader` alone is stored: as halves where eight bits are made of
+ * them next, which is half the way to memory and back. */
+enum precision linear_precision(const struct matrix *reader);
+
+/* Makes x, of linear_precision or of floats, ready for layers like `reader`: quantizes it, once for
+ * all layers that read it, into the memory of linear_layout when the layer is quantized. Valid until
+ * the next linear_input. */
+struct input linear_input(struct compute *compute, const struct matrix *reader, const void *x,
+                          enum precision precision, size_t x_stride, size_t n_rows);
 
 /* The same in steps: an input of n_rows rows of n values, and each row of it, from any thread. */
 struct input linear_input_begin(struct compute *compute, size_t n, size_t n_rows);
@@ -46,8 +52,8 @@ void linear_all(struct compute *compute, const struct input *input, const struct
                 size_t n_products, bool in_step);
 
 /* One layer. */
-void linear(struct compute *compute, const struct linear *layer, const struct input *input,
-            float *y, size_t y_stride, struct epilogue epilogue);
+void linear(struct compute *compute, const struct linear *layer, const struct input *input, void *y,
+            size_t y_stride, struct epilogue epilogue);
 
 /* Floats of scratch that a thread needs for layers of at most n_cols inputs. */
 size_t linear_scratch_floats(size_t n_cols);

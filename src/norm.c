@@ -59,7 +59,8 @@ struct input norm_input(struct compute *compute, enum norm_kind kind, const stru
     struct job job = {compute, kind, norm, (float)eps, rows, y};
     if (!is_quantized(reader->weight.type)) {
         norm_rows(compute, kind, norm, eps, rows, y);
-        return linear_input(compute, &reader->weight, y, rows->stride, rows->n_rows);
+        return linear_input(compute, &reader->weight, y, PRECISION_SINGLE, rows->stride,
+                            rows->n_rows);
     }
     const struct input input = linear_input_begin(compute, rows->n, rows->n_rows);
     compute_rows(compute, rows->n_rows, quantize_norms, &job);

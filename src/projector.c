@@ -60,9 +60,11 @@ static void squeeze_excite(struct compute *compute, const struct ldp_block *bloc
         kernels->add(mean, x.rows + i * x.hidden, x.hidden);
     for (size_t i = 0; i < x.hidden; i++)
         mean[i] /= (float)n;
-    struct input input = linear_input(compute, &block->squeeze.weight, mean, x.hidden, 1);
+    struct input input =
+        linear_input(compute, &block->squeeze.weight, mean, PRECISION_SINGLE, x.hidden, 1);
     linear(compute, &block->squeeze, &input, buffers->squeezed, squeeze, relu);
-    input = linear_input(compute, &block->excite.weight, buffers->squeezed, squeeze, 1);
+    input = linear_input(compute, &block->excite.weight, buffers->squeezed, PRECISION_SINGLE,
+                         squeeze, 1);
     linear(compute, &block->excite, &input, factor, x.hidden, hardsigmoid);
     for (size_t i = 0; i < n; i++)
         kernels->multiply(x.rows + i * x.hidden, factor, x.hidden);
@@ -82,7 +84,7 @@ static void run_block(struct compute *compute, const struct mvlm_model *model,
     compute->kernels->activate(inner.rows, ACTIVATION_HARDSWISH, n * in.hidden);
     squeeze_excite(compute, block, buffers, inner);
     const struct input input =
-        linear_input(compute, &block->pointwise.weight, inner.rows, in.hidden, n);
+        linear_input(compute, &block->pointwise.weight, inner.rows, PRECISION_SINGLE, in.hidden, n);
     linear(compute, &block->pointwise, &input, out.rows, in.hidden, (struct epilogue){0});
     const struct norm_rows out_rows = {out.rows, in.hidden, n, in.hidden};
     norm_rows(compute, NORM_LAYER, &block->norm2, eps, &out_rows, out.rows);
@@ -171,7 +173,8 @@ void project(struct compute *compute, const struct mvlm_model *model,
         float *y =
             (n_linear - i) % 2 ? buffers->a : buffers->b; /* so that the last one lands in a */
         const struct linear *layer = &model->parameters.projector.linear[i];
-        const struct input input = linear_input(compute, &layer->weight, x, x_width, patches);
+        const struct input input =
+            linear_input(compute, &layer->weight, x, PRECISION_SINGLE, x_width, patches);
         linear(compute, layer, &input, y, hidden, last ? none : gelu);
         x = y;
         x_width = hidden;

@@ -47,8 +47,8 @@ static void embed_patches(struct compute *compute, const struct mvlm_model *mode
     const struct linear *patch = &model->parameters.vision.patch;
     if (class_rows)
         memcpy(b->x, model->parameters.vision.class_embedding, width * sizeof *b->x);
-    const struct input input =
-        linear_input(compute, &patch->weight, b->patches, patch->weight.n_cols, rows - class_rows);
+    const struct input input = linear_input(compute, &patch->weight, b->patches, PRECISION_SINGLE,
+                                            patch->weight.n_cols, rows - class_rows);
     const struct norm_rows x = {b->x, row_stride(width), rows, width};
     linear(compute, patch, &input, b->x + class_rows * x.stride, x.stride, (struct epilogue){0});
     for (size_t row = 0; row < rows; row++)
@@ -64,7 +64,8 @@ static void run_layer(struct compute *compute, const struct description *d,
 {
     const size_t width = (size_t)d->vision.width, ffn = (size_t)d->vision.ffn,
                  rows = vision_rows(d);
-    const struct epilogue activate = {.activation = (enum activation)d->vision.activation};
+    const struct epilogue activate = {.activation = (enum activation)d->vision.activation,
+                                      .precision = linear_precision(&layer->fc2.weight)};
     const struct epilogue onto_x = {.residual = b->x};
     const size_t stride = row_stride(width), ffn_stride = row_stride(ffn);
     const struct norm_rows x = {b->x, stride, rows, width};
@@ -81,13 +82,14 @@ static void run_layer(struct compute *compute, const struct description *d,
     kv_cache_set_origin(compute, &b->keys, 0, b->k, stride, rows);
     kv_cache_append(compute, &b->keys, 0, 0, b->k, b->v, stride, rows);
     attend(compute, &all, b->q, stride, rows, b->normed, stride);
-    input = linear_input(compute, &layer->out.weight, b->normed, stride, rows);
+    input = linear_input(compute, &layer->out.weight, b->normed, PRECISION_SINGLE, stride, rows);
     linear(compute, &layer->out, &input, b->x, stride, onto_x);
 
     input = norm_input(compute, NORM_LAYER, &layer->norm2, d->vision.norm_eps, &layer->fc1, &x,
                        b->normed);
     linear(compute, &layer->fc1, &input, b->inner, ffn_stride, activate);
-    input = linear_input(compute, &layer->fc2.weight, b->inner, ffn_stride, rows);
+    input =
+        linear_input(compute, &layer->fc2.weight, b->inner, activate.precision, ffn_stride, rows);
     linear(compute, &layer->fc2, &input, b->x, stride, onto_x);
 }
 

@@ -18,7 +18,7 @@ struct vision_buffers {
     /* rows lie row_stride of their width apart */
     float *x, *normed;    /* [rows, width] */
     float *q, *k, *v;     /* [rows, width] */
-    float *inner;         /* [rows, ffn] */
+    void *inner;          /* [rows, ffn], of linear_precision; there is room for floats */
     struct kv_cache keys; /* of one layer */
 };
 

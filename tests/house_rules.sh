@@ -13,7 +13,7 @@ grep -n '#include "' src/cli/*.[ch] | grep -vE '"(mobilevlm|ask|bench|cli|npy|op
     breach "src/cli sees the public header and itself"
 grep -n '#include "[^"]*/' src/*.[ch] | grep -vE '"\.\./kernels/kernels\.h"' |
     breach "src sees the public header, itself and kernels/kernels.h"
-grep -n '#include' kernels/*.[ch] kernels/*/*.[ch] | grep '"' | grep -vE '"(\.\./|\.\./c/)?(kernels|cpu|names|math|formats|q4_avx2|block|lanes_256)\.h"' |
+grep -n '#include' kernels/*.[ch] kernels/*/*.[ch] | grep '"' | grep -vE '"(\.\./|\.\./c/)?(kernels|cpu|names|math|formats|q4_avx2|block|half|lanes_256)\.h"' |
     breach "kernels see themselves"
 grep -n '#include <' kernels/*.[ch] kernels/c/*.[ch] |
     grep -vE '<(math|stdbool|stddef|stdint|string)\.h>|^kernels/cpu\.c:.*<cpuid\.h>' | breach "kernels see libc"

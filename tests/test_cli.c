@@ -200,6 +200,7 @@ static void details_tell_the_kernels(void **state)
         assert_int_equal(result.code, 0);
         assert_string_equal(result.out, "There are 43.\n");
         assert_non_null(strstr(result.err, expected));
+        assert_non_null(strstr(result.err, " threads, one a core; cores granted: "));
         assert_int_equal(strstr(result.err, slow) != NULL, strcmp(isa, "c") == 0);
         program_free(&result);
     }

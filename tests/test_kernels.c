@@ -70,6 +70,18 @@ static void fill(enum pattern pattern, const struct buffer *buffer, void *place)
             ((int32_t *)place)[i] = pattern_int(pattern, i, INT32_MIN, INT32_MAX);
 }
 
+static bool is_nan(enum content content, const unsigned char *value)
+{
+    float single;
+    uint16_t half;
+    if (content == FLOATS) {
+        memcpy(&single, value, sizeof single);
+        return isnan(single);
+    }
+    memcpy(&half, value, sizeof half);
+    return (half & 0x7fff) > 0x7c00;
+}
+
 /* Where the buffers differ, or n_bytes. One NaN is as good as another. */
 static size_t first_difference(enum content content, const unsigned char *a, const unsigned char *b,
                                size_t n_bytes)
@@ -77,15 +89,12 @@ static size_t first_difference(enum content content, const unsigned char *a, con
     size_t i = 0;
     while (i < n_bytes && a[i] == b[i])
         i++;
-    if (i == n_bytes || content != FLOATS)
+    if (i == n_bytes || (content != FLOATS && content != HALVES))
         return i;
-    float x, y;
-    for (i -= i % sizeof x; i < n_bytes; i += sizeof x) {
-        memcpy(&x, a + i, sizeof x);
-        memcpy(&y, b + i, sizeof y);
-        if (memcmp(&x, &y, sizeof x) != 0 && !(isnan(x) && isnan(y)))
+    const size_t size = content == FLOATS ? sizeof(float) : sizeof(uint16_t);
+    for (i -= i % size; i < n_bytes; i += size)
+        if (memcmp(a + i, b + i, size) != 0 && !(is_nan(content, a + i) && is_nan(content, b + i)))
             return i;
-    }
     return n_bytes;
 }
 

@@ -161,7 +161,7 @@ static void products_are_sums(void **state)
         random_floats(x, MOST_ROWS * n_k, 3);
         format->pack(n_k);
         format->decode(n_k);
-        c_rung->quantize_rows(&rows, x, n_k, MOST_ROWS, n_k);
+        c_rung->quantize_rows(&rows, x, PRECISION_SINGLE, n_k, MOST_ROWS, n_k);
         if (format == &q8)
             c_rung->gemm_q8(y, TILE, &rows, MOST_ROWS, tile + 128, n_k, NULL, 0);
         else
@@ -204,7 +204,7 @@ static void rows_within_half_a_step(void **state)
             x[i] = i / n == 1 ? 0.0f : (float)gaussian();
         x[3 * n - 1] *= 100.0f;
         memset(values, 77, sizeof values);
-        c_rung->quantize_rows(&rows, x, n, 3, n);
+        c_rung->quantize_rows(&rows, x, PRECISION_SINGLE, n, 3, n);
         for (size_t r = 0; r < 3; r++) {
             check_row(r, x + r * n, n);
             int32_t sum = 0;
@@ -226,12 +226,39 @@ static void rows_not_finite(void **state)
         random_floats(x[r], 33, 1);
         x[r][11 * r + 5] = bad[r];
     }
-    c_rung->quantize_rows(&rows, x[0], 33, 3, 33);
+    c_rung->quantize_rows(&rows, x[0], PRECISION_SINGLE, 33, 3, 33);
     for (size_t r = 0; r < 3; r++) {
         assert_true(!isfinite(row_scale[r]));
         assert_int_equal(row_sum[r], 0);
         for (size_t k = 0; k < 64; k++)
             assert_int_equal(values[r][k], 0);
+    }
+}
+
+/* Halves are the floats that they stand for. */
+static void halves_are_quantized_like_floats(void **state)
+{
+    (void)state;
+    static float x[3 * MOST_K];
+    static uint16_t halves[3 * MOST_K];
+    static int8_t expected[MOST_ROWS][MOST_K];
+    static int32_t expected_groups[3 * MOST_K / 32];
+    float expected_scale[3];
+    for (size_t n = 1; n <= MOST_K; n += 13) {
+        const size_t n_k = (n + 31) / 32 * 32;
+        random_floats(x, 3 * n, 100);
+        c_rung->f32_to_f16(halves, x, 3 * n);
+        c_rung->f16_to_f32(x, halves, 3 * n);
+        c_rung->quantize_rows(&rows, x, PRECISION_SINGLE, n, 3, n);
+        memcpy(expected, values, sizeof expected);
+        memcpy(expected_scale, row_scale, sizeof expected_scale);
+        memcpy(expected_groups, group_sum, 3 * n_k / 32 * sizeof *group_sum);
+        memset(values, 77, sizeof values);
+        c_rung->quantize_rows(&rows, halves, PRECISION_HALF, n, 3, n);
+        for (size_t r = 0; r < 3; r++)
+            assert_memory_equal(values[r], expected[r], n_k);
+        assert_memory_equal(row_scale, expected_scale, sizeof expected_scale);
+        assert_memory_equal(group_sum, expected_groups, 3 * n_k / 32 * sizeof *group_sum);
     }
 }
 
@@ -241,7 +268,12 @@ static void finish_is_its_formula(void **state)
     int32_t sums[2 * TILE];
     float w[TILE], bias[TILE], factor[2 * TILE], residual[2 * TILE], y[2 * TILE];
     const float x_scale[] = {0.013f, 2.5f};
-    const struct finish how = {x_scale, w, bias, ACTIVATION_RELU, factor, residual};
+    const struct finish how = {.x_scale = x_scale,
+                               .w_scale = w,
+                               .bias = bias,
+                               .activation = ACTIVATION_RELU,
+                               .multiply = factor,
+                               .residual = residual};
     random_floats(w, TILE, 0.01f);
     random_floats(bias, TILE, 3);
     random_floats(factor, 2 * TILE, 2);
@@ -256,6 +288,36 @@ static void finish_is_its_formula(void **state)
         const double bound = 4e-7 * (fabs(product) * fabs((double)factor[i]) + 10);
         assert_true(fabs((double)y[i] - expected) <= bound);
     }
+}
+
+/* The same numbers, rounded; what no half can hold becomes its largest, and NaN stays NaN. */
+static void finish_stores_halves(void **state)
+{
+    (void)state;
+    enum { NAN_AT = 3, LARGE = 5, LARGE_NEGATIVE = 20 };
+    int32_t sums[TILE];
+    float w[TILE], single[TILE];
+    uint16_t halves[TILE], expected[TILE];
+    const float x_scale = 1.5f;
+    struct finish how = {.x_scale = &x_scale, .w_scale = w};
+    random_floats(w, TILE, 0.01f);
+    for (size_t i = 0; i < TILE; i++)
+        sums[i] = (int32_t)(random_bits() % 200001) - 100000;
+    w[NAN_AT] = NAN;
+    w[LARGE] = w[LARGE_NEGATIVE] = 1e30f;
+    sums[LARGE] = 1;
+    sums[LARGE_NEGATIVE] = -1;
+    c_rung->finish(single, TILE, sums, 1, TILE, &how);
+    how.precision = PRECISION_HALF;
+    c_rung->finish(halves, TILE, sums, 1, TILE, &how);
+    c_rung->f32_to_f16(expected, single, TILE);
+    expected[LARGE] = 0x7bff;
+    expected[LARGE_NEGATIVE] = 0xfbff;
+    for (size_t i = 0; i < TILE; i++)
+        if (i == NAN_AT)
+            assert_true((halves[i] & 0x7fff) > 0x7c00);
+        else
+            assert_int_equal(halves[i], expected[i]);
 }
 
 /* ---- Attention -------------------------------------------------------------------------- */
@@ -343,7 +405,9 @@ int main(void)
         FORMAT_TEST(products_are_sums, q4),
         TEST(rows_within_half_a_step),
         TEST(rows_not_finite),
+        TEST(halves_are_quantized_like_floats),
         TEST(finish_is_its_formula),
+        TEST(finish_stores_halves),
         TEST(attention_is_softmax),
     };
     bool known;

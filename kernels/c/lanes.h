@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "half.h"
+
 enum { LANES = 16 };
 
 typedef struct floats {
@@ -36,6 +38,18 @@ static inline floats f_load_n(const float *x, size_t n)
     floats a = {{0}};
     memcpy(&a, x, n * sizeof *x);
     return a;
+}
+
+/* Sixteen halves. */
+static inline floats f_load_halves(const uint16_t *x)
+{
+    LANE_OP(floats, a, single_of_half(x[l]));
+}
+
+static inline void f_store_halves(uint16_t *x, floats a)
+{
+    for (int l = 0; l < LANES; l++)
+        x[l] = half_of_single(a.v[l]);
 }
 
 static inline void f_store(float *x, floats a)
@@ -124,6 +138,12 @@ static inline floats f_max(floats a, floats b)
 static inline floats f_min(floats a, floats b)
 {
     LANE_OP(floats, r, a.v[l] < b.v[l] ? a.v[l] : b.v[l]);
+}
+
+/* a in the first n lanes, b in the others */
+static inline floats f_first(size_t n, floats a, floats b)
+{
+    LANE_OP(floats, r, (size_t)l < n ? a.v[l] : b.v[l]);
 }
 
 static inline floats f_of_ints(ints a)

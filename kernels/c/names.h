@@ -9,6 +9,8 @@
 #error "KERNEL_ISA must name the rung: c, avx2, ..."
 #endif
 
+#define ALWAYS_INLINE __attribute__((always_inline)) static inline
+
 #define KERNEL_JOIN_(name, isa) kernel_##name##_##isa
 #define KERNEL_JOIN(name, isa)  KERNEL_JOIN_(name, isa)
 #define KERNEL(name)            KERNEL_JOIN(name, KERNEL_ISA)

@@ -26,47 +26,85 @@ static inline bool has_steps(float most)
     return most > 0x1p-100f && most <= 0x1.fffffep127f;
 }
 
-/* Largest magnitude of x[0..n). Fetches as much from `next` on. */
-static inline float largest_magnitude(const float *x, size_t n, const float *next)
+/* Values [at, at + n) of x, of which n are there (at most all lanes). */
+ALWAYS_INLINE floats load(const void *x, enum precision precision, size_t at, size_t n)
 {
+    if (precision == PRECISION_SINGLE)
+        return n < LANES ? f_load_n((const float *)x + at, n) : f_load((const float *)x + at);
+    const uint16_t *halves = (const uint16_t *)x + at;
+    uint16_t some[LANES] = {0};
+    if (n < LANES)
+        halves = memcpy(some, halves, n * sizeof *halves);
+    return f_load_halves(halves);
+}
+
+/* The largest half is finite: what is larger stays finite too, and NaN what it is. */
+ALWAYS_INLINE void store(void *y, enum precision precision, size_t at, floats v, size_t n)
+{
+    const floats most = f_set(65504.0f);
+    if (precision == PRECISION_SINGLE && n < LANES) {
+        f_store_n((float *)y + at, v, n);
+    } else if (precision == PRECISION_SINGLE) {
+        f_store((float *)y + at, v);
+    } else {
+        uint16_t halves[LANES];
+        v = f_max(f_negative(most), f_min(most, v));
+        if (n == LANES) {
+            f_store_halves((uint16_t *)y + at, v);
+        } else {
+            f_store_halves(halves, v);
+            memcpy((uint16_t *)y + at, halves, n * sizeof *halves);
+        }
+    }
+}
+
+/* Largest magnitude of x[0..n). Fetches as much from `next` on. */
+ALWAYS_INLINE float largest_magnitude(const void *x, enum precision precision, size_t n,
+                                      const char *next)
+{
+    const size_t step = LANES * value_bytes(precision);
     ints most = i_set(0);
     FOR_LANES(n, {
-        __builtin_prefetch(next + i);
-        most = i_max(most, magnitudes(LOAD(x)));
+        __builtin_prefetch(next);
+        next += step;
+        most = i_max(most, magnitudes(load(x, precision, i, left)));
     });
     return largest_of(most);
 }
 
-/* x[0..n) x factor -> a group, with zeros behind; returns its sum. */
-static inline int32_t quantize_group(int8_t *q, const float *x, size_t n, floats factor)
+/* n values of x from `at` on, x factor -> a group, with zeros behind; returns its sum. */
+ALWAYS_INLINE int32_t quantize_group(int8_t *q, const void *x, enum precision precision, size_t at,
+                                     size_t n, floats factor)
 {
     ints sum = i_set(0);
     for (size_t i = 0; i < KERNEL_GROUP; i += LANES) {
         ints value = i_set(0);
-        if (i + LANES <= n)
-            value = f_nearest(f_mul(f_load(x + i), factor));
-        else if (i < n)
-            value = f_nearest(f_mul(f_load_n(x + i, n - i), factor));
+        if (i < n) {
+            const size_t left = n - i < LANES ? n - i : LANES;
+            value = f_nearest(f_mul(load(x, precision, at + i, left), factor));
+        }
         sum = i_add(sum, value);
         i_store_bytes(q + i, value);
     }
     return i_fold(sum);
 }
 
-void KERNEL(quantize_rows)(const struct q8_rows *out, const float *x, size_t x_stride,
-                           size_t n_rows, size_t n)
+ALWAYS_INLINE void quantize(const struct q8_rows *out, const void *x, enum precision precision,
+                            size_t x_stride, size_t n_rows, size_t n)
 {
-    const size_t n_groups = aligned(n, KERNEL_GROUP) / KERNEL_GROUP;
+    const size_t n_groups = aligned(n, KERNEL_GROUP) / KERNEL_GROUP,
+                 row_bytes = x_stride * value_bytes(precision);
     for (size_t r = 0; r < n_rows; r++) {
-        const float *next = r + 1 < n_rows ? x + (r + 1) * x_stride : x;
-        const float most = largest_magnitude(x + r * x_stride, n, next);
+        const char *row = (const char *)x + r * row_bytes;
+        const float most =
+            largest_magnitude(row, precision, n, r + 1 < n_rows ? row + row_bytes : row);
         const bool usable = has_steps(most);
         const floats factor = f_set(usable ? 127.0f / most : 0.0f);
         int32_t sum = 0;
         for (size_t g = 0; g < n_groups; g++) {
             const size_t k = g * KERNEL_GROUP, left = n - k;
             const int32_t group_sum =
-                quantize_group(out->values + r * out->stride + k, x + r * x_stride + k,
+                quantize_group(out->values + r * out->stride + k, row, precision, k,
                                !usable               ? 0
                                : left < KERNEL_GROUP ? left
                                                      : KERNEL_GROUP,
@@ -79,22 +117,31 @@ void KERNEL(quantize_rows)(const struct q8_rows *out, const float *x, size_t x_s
     }
 }
 
+void KERNEL(quantize_rows)(const struct q8_rows *out, const void *x, enum precision precision,
+                           size_t x_stride, size_t n_rows, size_t n)
+{
+    if (precision == PRECISION_SINGLE)
+        quantize(out, x, PRECISION_SINGLE, x_stride, n_rows, n);
+    else
+        quantize(out, x, PRECISION_HALF, x_stride, n_rows, n);
+}
+
 /* ---- Finishing -------------------------------------------------------------------------- */
 
 /* What stands in for a bias that is not there. */
 static const float zeros[KERNEL_TILE];
 
 /* Any columns, of floats or integers, whatever is done to them. */
-__attribute__((always_inline)) static inline void
-finish_any(float *y, size_t y_stride, const void *sums, size_t n_rows, size_t n_cols,
-           const struct finish *how, enum activation activation)
+ALWAYS_INLINE void finish_any(void *y, size_t y_stride, const void *sums, size_t n_rows,
+                              size_t n_cols, const struct finish *how, enum precision precision,
+                              enum activation activation)
 {
     const float *bias = how->bias ? how->bias : zeros;
     for (size_t r = 0; r < n_rows; r++) {
         const uint32_t *row = (const uint32_t *)sums + r * KERNEL_TILE;
         const floats x_scale = f_set(how->x_scale ? how->x_scale[r] : 0.0f);
-        float *out = y + r * y_stride;
         FOR_LANES(n_cols, {
+            const size_t at = r * y_stride + i;
             floats v;
             if (how->x_scale)
                 v = f_mul(f_of_ints(LOAD_INT((const int32_t *)row)),
@@ -103,23 +150,23 @@ finish_any(float *y, size_t y_stride, const void *sums, size_t n_rows, size_t n_
                 v = LOAD((const float *)row);
             v = f_activation(f_add(v, LOAD(bias)), activation);
             if (how->multiply)
-                v = f_mul(v, LOAD(how->multiply + r * y_stride));
+                v = f_mul(v, load(how->multiply, precision, at, left));
             if (how->residual)
-                v = f_add(v, LOAD(how->residual + r * y_stride));
-            STORE(out, v);
+                v = f_add(v, load(how->residual, precision, at, left));
+            store(y, precision, at, v, left);
         });
     }
 }
 
 /* Whole tiles of integers, with at most one of factors and residual: what nearly every call is. Scales and bias stay in
- * registers; `multiply` and `add` are constants. */
-__attribute__((always_inline)) static inline void
-finish_tile(float *y, size_t y_stride, const int32_t *sums, size_t n_rows, const struct finish *how,
-            enum activation activation, bool multiply, bool add)
+ * registers; `precision`, `multiply` and `add` are constants. */
+ALWAYS_INLINE void finish_tile(void *y, size_t y_stride, const int32_t *sums, size_t n_rows,
+                               const struct finish *how, enum precision precision,
+                               enum activation activation, bool multiply, bool add)
 {
     enum { N = KERNEL_TILE / LANES };
-    const float *bias = how->bias ? how->bias : zeros,
-                *other = multiply ? how->multiply : how->residual;
+    const float *bias = how->bias ? how->bias : zeros;
+    const void *other = multiply ? how->multiply : how->residual;
     floats w[N], b[N];
     for (int i = 0; i < N; i++) {
         w[i] = f_load(how->w_scale + i * LANES);
@@ -132,35 +179,38 @@ finish_tile(float *y, size_t y_stride, const int32_t *sums, size_t n_rows, const
             const floats sum = f_of_ints(i_load(sums + r * KERNEL_TILE + i * LANES));
             floats v = f_activation(f_add(f_mul(sum, f_mul(x_scale, w[i])), b[i]), activation);
             if (multiply)
-                v = f_mul(v, f_load(other + at));
+                v = f_mul(v, load(other, precision, at, LANES));
             if (add)
-                v = f_add(v, f_load(other + at));
-            f_store(y + at, v);
+                v = f_add(v, load(other, precision, at, LANES));
+            store(y, precision, at, v, LANES);
         }
     }
 }
 
-__attribute__((always_inline)) static inline void
-finish_rows(float *y, size_t y_stride, const void *sums, size_t n_rows, size_t n_cols,
-            const struct finish *how, enum activation activation)
+ALWAYS_INLINE void finish_rows(void *y, size_t y_stride, const void *sums, size_t n_rows,
+                               size_t n_cols, const struct finish *how, enum precision precision,
+                               enum activation activation)
 {
     if (!how->x_scale || n_cols != KERNEL_TILE || (how->multiply && how->residual))
-        finish_any(y, y_stride, sums, n_rows, n_cols, how, activation);
+        finish_any(y, y_stride, sums, n_rows, n_cols, how, precision, activation);
     else if (how->multiply)
-        finish_tile(y, y_stride, sums, n_rows, how, activation, true, false);
+        finish_tile(y, y_stride, sums, n_rows, how, precision, activation, true, false);
     else if (how->residual)
-        finish_tile(y, y_stride, sums, n_rows, how, activation, false, true);
+        finish_tile(y, y_stride, sums, n_rows, how, precision, activation, false, true);
     else
-        finish_tile(y, y_stride, sums, n_rows, how, activation, false, false);
+        finish_tile(y, y_stride, sums, n_rows, how, precision, activation, false, false);
 }
 
-/* One loop an activation. */
+/* One loop for each activation and precision. */
 #define FINISH(a)                                                                                  \
     case a:                                                                                        \
-        finish_rows(y, y_stride, sums, n_rows, n_cols, how, a);                                    \
+        if (how->precision == PRECISION_SINGLE)                                                    \
+            finish_rows(y, y_stride, sums, n_rows, n_cols, how, PRECISION_SINGLE, a);              \
+        else                                                                                       \
+            finish_rows(y, y_stride, sums, n_rows, n_cols, how, PRECISION_HALF, a);                \
         break
 
-void KERNEL(finish)(float *y, size_t y_stride, const void *sums, size_t n_rows, size_t n_cols,
+void KERNEL(finish)(void *y, size_t y_stride, const void *sums, size_t n_rows, size_t n_cols,
                     const struct finish *how)
 {
     switch (how->activation) {
@@ -180,15 +230,31 @@ void KERNEL(finish)(float *y, size_t y_stride, const void *sums, size_t n_rows, 
 
 enum { MOST_WEIGHT = 127 * 128 + 127 }; /* of the two rows together */
 
+/* products -> scores in units of ln 2; returns the largest. */
+static inline float score_keys(float *scores, const int32_t *products, float factor,
+                               const float *key_scale, size_t n)
+{
+    const floats f = f_set(factor * 1.44269504f);
+    floats most = f_set(-INFINITY);
+    FOR_LANES(n, {
+        const floats score = f_mul(f_of_ints(LOAD_INT(products)), f_mul(LOAD(key_scale), f));
+        most = f_max(left == LANES ? score : f_first(left, score, f_set(-INFINITY)), most);
+        STORE(scores, score);
+    });
+    return f_largest(most);
+}
+
 /* scores -> weights of 14 bits: seven into each row; and the rows' sums */
 static void split_weights(const struct q8_rows *p, const float *scores, float steps, size_t n)
 {
     int8_t *high = p->values, *low = p->values + p->stride;
     const floats factor = f_set(steps);
+    const ints mask = i_set(127);
     ints high_sum = i_set(0), low_sum = i_set(0);
     FOR_LANES(n, {
-        const ints weight = f_nearest(f_mul(LOAD(scores), factor));
-        const ints h = i_shift_right(weight, 7), l = i_and(weight, i_set(127));
+        /* the bits of a single that was shifted by SHIFTER end in the integer's */
+        const ints weight = f_bits(f_fma(LOAD(scores), factor, SHIFTER));
+        const ints h = i_and(i_shift_right(weight, 7), mask), l = i_and(weight, mask);
         high_sum = i_add(high_sum, h);
         low_sum = i_add(low_sum, l);
         i_store_bytes(high + i, h); /* the last ones reach into the padding: zeros */
@@ -202,15 +268,13 @@ void KERNEL(attention_weights)(const struct q8_rows *p, float *scores, const int
                                float factor, const float *key_scale, const float *value_scale,
                                size_t n, size_t n_padded)
 {
-    const floats f = f_set(factor);
-    FOR_LANES(n, STORE(scores, f_mul(f_of_ints(LOAD_INT(products)), f_mul(LOAD(key_scale), f))););
-    const floats most = f_set(lane_most(scores, n));
+    const floats most = f_set(score_keys(scores, products, factor, key_scale, n));
     floats sums = f_set(0.0f);
     ints high = i_set(0);
     FOR_LANES(n, {
-        floats e = f_exp(f_sub(LOAD(scores), most));
+        floats e = f_exp2(f_sub(LOAD(scores), most));
         if (left < LANES)
-            e = f_first(e, left);
+            e = f_first(left, e, f_set(0.0f));
         const floats weight = f_mul(e, LOAD(value_scale));
         sums = f_add(sums, e);
         high = i_max(high, magnitudes(weight));

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ALWAYS_INLINE __attribute__((always_inline)) static inline
+#include "../c/names.h"
 
 /* Before a loop of at most 16 turns, their number a constant once the function is inlined: sums stay in registers only
  * if nothing of it remains. */

@@ -5,8 +5,6 @@
  * VPMADDWD by the group's multipliers. */
 #include "q4_avx2.h"
 
-#include "../c/names.h"
-
 enum {
     ROWS = 6,  /* at once: 6 x 2 sums, 2 of weights, 1 of x and a product fill 16 registers */
     PART = 512 /* inputs at once: their operands are prepared once and stay in the first cache */

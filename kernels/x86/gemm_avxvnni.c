@@ -2,8 +2,6 @@
  * sixteen registers of 256 bits. */
 #include "q4_avx2.h"
 
-#include "../c/names.h"
-
 enum {
     ROWS = 6, /* at once: 6 x 2 sums, 2 of weights, 1 of x fill 15 of 16 registers */
     FEW = 3,  /* rows whose sums with all 32 columns fit: 3 x 4 */

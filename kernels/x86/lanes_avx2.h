@@ -20,6 +20,16 @@ static inline ints i_load(const int32_t *x)
     return (ints){_mm256_loadu_si256((const __m256i *)(const void *)x),
                   _mm256_loadu_si256((const __m256i *)(const void *)(x + 8))};
 }
+static inline floats f_load_halves(const uint16_t *x)
+{
+    const __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)x);
+    return (floats){_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
+static inline void f_store_halves(uint16_t *x, floats v)
+{
+    _mm_storeu_si128((__m128i *)(void *)x, _mm256_cvtps_ph(v.a, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i *)(void *)(x + 8), _mm256_cvtps_ph(v.b, _MM_FROUND_TO_NEAREST_INT));
+}
 static inline floats f_load_n(const float *x, size_t n)
 {
     float lanes[LANES] = {0};
@@ -81,6 +91,12 @@ static inline floats f_fma(floats x, floats y, floats z)
 static inline floats f_nfma(floats x, floats y, floats z)
 {
     return (floats){_mm256_fnmadd_ps(x.a, y.a, z.a), _mm256_fnmadd_ps(x.b, y.b, z.b)};
+}
+static inline floats f_first(size_t n, floats x, floats y)
+{
+    const __m256i from = _mm256_set1_epi32((int32_t)n), lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i a = _mm256_cmpgt_epi32(from, lane), b = _mm256_cmpgt_epi32(from, _mm256_add_epi32(lane, _mm256_set1_epi32(8)));
+    return (floats){_mm256_blendv_ps(y.a, x.a, _mm256_castsi256_ps(a)), _mm256_blendv_ps(y.b, x.b, _mm256_castsi256_ps(b))};
 }
 static inline floats f_of_ints(ints x) { return (floats){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 #define i_shift_left(x, n)  ((ints){_mm256_slli_epi32((x).a, n), _mm256_slli_epi32((x).b, n)})

@@ -12,6 +12,14 @@ typedef __m512i ints;
 #define FIRST(n) (__mmask16)((1u << (n)) - 1u)
 
 static inline floats f_load(const float *x) { return _mm512_loadu_ps(x); }
+static inline floats f_load_halves(const uint16_t *x)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)x));
+}
+static inline void f_store_halves(uint16_t *x, floats a)
+{
+    _mm256_storeu_si256((__m256i *)(void *)x, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
 static inline floats f_load_n(const float *x, size_t n) { return _mm512_maskz_loadu_ps(FIRST(n), x); }
 static inline void f_store(float *x, floats a) { _mm512_storeu_ps(x, a); }
 static inline void f_store_n(float *x, floats a, size_t n) { _mm512_mask_storeu_ps(x, FIRST(n), a); }
@@ -33,6 +41,7 @@ static inline floats f_fma(floats a, floats b, floats c) { return _mm512_fmadd_p
 static inline floats f_nfma(floats a, floats b, floats c) { return _mm512_fnmadd_ps(a, b, c); }
 static inline floats f_max(floats a, floats b) { return _mm512_max_ps(a, b); }
 static inline floats f_min(floats a, floats b) { return _mm512_min_ps(a, b); }
+static inline floats f_first(size_t n, floats a, floats b) { return _mm512_mask_mov_ps(b, FIRST(n), a); }
 static inline floats f_of_ints(ints a) { return _mm512_cvtepi32_ps(a); }
 
 static inline ints i_set(int32_t x) { return _mm512_set1_epi32(x); }

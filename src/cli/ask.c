@@ -1,6 +1,5 @@
 #include "ask.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -172,17 +171,6 @@ static void options_digest(const struct ask *ask, char text[33])
         snprintf(text + 2 * i, 3, "%02x", digest.digest[i]);
 }
 
-static json_t *granted_cores(void)
-{
-    cpu_set_t granted;
-    json_t *list = json_array();
-    if (sched_getaffinity(0, sizeof granted, &granted) == 0)
-        for (size_t i = 0; i < CPU_SETSIZE; i++)
-            if (CPU_ISSET(i, &granted))
-                json_array_append_new(list, json_integer((json_int_t)i));
-    return list;
-}
-
 static uint64_t peak_rss(void)
 {
     struct rusage usage;
@@ -208,6 +196,8 @@ mvlm_status ask_print_json(const struct ask *ask, mvlm_finish finish, mvlm_error
     mvlm_counters c;
     mvlm_model_info info;
     char digest[33];
+    int cores[MOST_CORES];
+    const size_t n_cores = granted_cores(cores);
     mvlm_session_counters(ask->session, &c);
     mvlm_model_describe(ask->model, &info);
     options_digest(ask, digest);
@@ -218,7 +208,7 @@ mvlm_status ask_print_json(const struct ask *ask, mvlm_finish finish, mvlm_error
                   (json_int_t)c.image_tokens, "generated_tokens", (json_int_t)c.generated_tokens,
                   "timings_ms", timings(ask, &c), "model_digest", info.digest, "options_digest",
                   digest, "seed", (json_int_t)ask->seed, "isa", info.isa, "threads", c.n_threads,
-                  "cores", granted_cores(), "peak_rss_bytes", (json_int_t)peak_rss(),
+                  "cores", cores_json(cores, n_cores), "peak_rss_bytes", (json_int_t)peak_rss(),
                   "planned_bytes", (json_int_t)c.memory.total),
         error);
 }
@@ -228,6 +218,18 @@ static double rate(size_t n, double milliseconds)
     return milliseconds > 0 ? 1e3 * (double)n / milliseconds : 0;
 }
 
+/* Asked for: 0 is as many as suit. */
+static void print_threads(int64_t asked, int n_threads)
+{
+    int cores[MOST_CORES];
+    const size_t n_cores = granted_cores(cores);
+    fprintf(stderr, "%d threads, %s; cores granted:", n_threads,
+            asked ? "as asked for" : "one a core");
+    for (size_t i = 0; i < n_cores; i++)
+        fprintf(stderr, " %d", cores[i]);
+    fprintf(stderr, "\n");
+}
+
 void ask_print_details(const struct ask *ask)
 {
     mvlm_counters c;
@@ -235,8 +237,9 @@ void ask_print_details(const struct ask *ask)
     mvlm_session_counters(ask->session, &c);
     mvlm_model_describe(ask->model, &info);
     const double total = c.encode_ms + c.project_ms + c.prefill_ms + c.generate_ms;
-    fprintf(stderr, "kernels %s, %d threads, context %zu, seed %lld\n", info.isa, c.n_threads,
-            c.n_ctx, (long long)ask->seed);
+    fprintf(stderr, "kernels %s, context %zu, seed %lld\n", info.isa, c.n_ctx,
+            (long long)ask->seed);
+    print_threads(ask->values->threads, c.n_threads);
     if (strcmp(info.isa, "c") == 0)
         fprintf(stderr, "kernels c are slow: plain C, for a processor that lacks AVX2, or as --isa "
                         "or MOBILEVLM_ISA asks\n");

@@ -29,7 +29,7 @@ struct sensors {
 
 struct machine {
     char cpu[128], governor[32];
-    int cores[1024]; /* granted: those that this process may use */
+    int cores[MOST_CORES]; /* granted: those that this process may use */
     size_t n_cores;
 };
 

@@ -2,7 +2,6 @@
  * is not known. */
 #include <glob.h>
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -60,14 +59,10 @@ static bool read_key(const char *path, const char *key, char *value, size_t capa
 
 void machine_describe(struct machine *machine)
 {
-    cpu_set_t granted;
     *machine = (struct machine){.n_cores = 0};
     if (!read_key("/proc/cpuinfo", "model name", machine->cpu, sizeof machine->cpu))
         read_line("/proc/device-tree/model", machine->cpu, sizeof machine->cpu);
-    if (sched_getaffinity(0, sizeof granted, &granted) == 0)
-        for (size_t cpu = 0; cpu < CPU_SETSIZE && cpu < 1024; cpu++)
-            if (CPU_ISSET(cpu, &granted))
-                machine->cores[machine->n_cores++] = (int)cpu;
+    machine->n_cores = granted_cores(machine->cores);
     if (machine->n_cores) {
         char path[96];
         snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor",

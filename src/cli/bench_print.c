@@ -80,14 +80,6 @@ static json_t *samples(const struct result *r, bool rates)
     return list;
 }
 
-static json_t *cores_of(const struct machine *machine)
-{
-    json_t *list = json_array();
-    for (size_t i = 0; i < machine->n_cores; i++)
-        json_array_append_new(list, json_integer(machine->cores[i]));
-    return list;
-}
-
 static json_t *text_or_null(const char *text)
 {
     return *text ? json_text(text) : json_null();
@@ -105,9 +97,9 @@ static json_t *settings_of(const struct bench *bench, const struct result *r)
         (json_int_t)bench->info.n_bytes, "model_n_params", (json_int_t)bench->work.n_parameters,
         "model_digest", bench->info.digest, "isa", bench->info.isa, "n_threads",
         (json_int_t)r->n_threads, "cores_asked", (json_int_t)r->n_threads, "cores_granted",
-        cores_of(m), "governor", text_or_null(m->governor), "type_k", bench->work.kv_type, "type_v",
-        bench->work.kv_type, "n_prompt", (json_int_t)r->n_prompt, "n_gen", (json_int_t)r->n_gen,
-        "n_depth", (json_int_t)r->n_depth, "test_time", r->time);
+        cores_json(m->cores, m->n_cores), "governor", text_or_null(m->governor), "type_k",
+        bench->work.kv_type, "type_v", bench->work.kv_type, "n_prompt", (json_int_t)r->n_prompt,
+        "n_gen", (json_int_t)r->n_gen, "n_depth", (json_int_t)r->n_depth, "test_time", r->time);
 }
 
 /* One level, in this order. */

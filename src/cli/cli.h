@@ -56,6 +56,13 @@ mvlm_status put_out(const void *bytes, size_t n_bytes, mvlm_error *error);
 /* Writes the value and a newline to standard output, and takes the reference. */
 mvlm_status put_json(json_t *value, mvlm_error *error);
 
+/* The cores that this process may use, lowest first; returns how many there are. */
+enum { MOST_CORES = 1024 };
+size_t granted_cores(int cores[MOST_CORES]);
+
+/* Their numbers as an array. */
+json_t *cores_json(const int *cores, size_t n_cores);
+
 /* Text that may be no UTF-8, as paths may: what is none becomes '?'. */
 json_t *json_text(const char *text);
 

@@ -66,7 +66,7 @@ static void print_field(const mvlm_field *field)
     json_decref(value);
 }
 
-static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *info,
+static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *info, size_t n_ctx,
                               const mvlm_memory *memory, mvlm_error *error)
 {
     mvlm_field field;
@@ -77,7 +77,7 @@ static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *in
     printf("\n%zu tensors; %zu rows a picture\n", info->n_tensors, info->image_tokens);
     printf("memory for %zu positions: weights %.1f MB, key/value cache %.1f MB, scratch %.1f MB, "
            "in all %.1f MB\n",
-           info->context_size, (double)memory->weights / 1e6, (double)memory->kv_cache / 1e6,
+           n_ctx, (double)memory->weights / 1e6, (double)memory->kv_cache / 1e6,
            (double)memory->scratch / 1e6, (double)memory->total / 1e6);
     if (fflush(stdout) != 0)
         return cli_fail(error, MVLM_BAD_OUTPUT, "standard output cannot be written");
@@ -97,7 +97,10 @@ mvlm_status run_info(const struct values *values, mvlm_error *error)
     session_options_of(values, &options);
     status = mvlm_session_plan(model, &options, 0, info.image_tokens ? 1 : 0, 0, &memory, error);
     if (status == MVLM_OK)
-        status = (values->json ? print_json : print_text)(model, &info, &memory, error);
+        status = values->json
+                     ? print_json(model, &info, &memory, error)
+                     : print_text(model, &info, options.n_ctx ? options.n_ctx : info.context_size,
+                                  &memory, error);
     mvlm_model_close(model);
     return status;
 }

@@ -94,8 +94,10 @@ static const char *const bench_names[] = {"md", "json", "jsonl", "csv",
 #define V(member) offsetof(struct values, member)
 static const struct option options[] = {
     {"-m --model", OPTION_TEXT, V(model), "FILE", 0, 0, NULL, ALL, "the model file"},
-    {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, RUN | TRACE | BENCH,
+    {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, RUN | TRACE,
      "a picture (JPEG, PNG, BMP); repeatable; - is standard input"},
+    {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, BENCH,
+     "a picture (JPEG, PNG, BMP; default: noise)"},
     {"-p --prompt", OPTION_TEXT, V(prompt), "TEXT", 0, 0, NULL, RUN | TRACE,
      "the question; <image> marks where the next picture stands"},
     {"-f --file", OPTION_TEXT, V(file), "FILE", 0, 0, NULL, RUN | TRACE | PERPLEXITY,

@@ -242,10 +242,14 @@ mvlm_status parse_options(const struct program *program, const struct command *c
 
 void free_options(const struct program *program, void *values, struct text_list *words)
 {
-    for (size_t i = 0; i < program->n_options; i++)
-        if (program->options[i].kind == OPTION_LIST)
-            free(
-                ((struct text_list *)(void *)((char *)values + program->options[i].offset))->items);
+    for (size_t i = 0; i < program->n_options; i++) {
+        if (program->options[i].kind != OPTION_LIST)
+            continue;
+        struct text_list *list =
+            (struct text_list *)(void *)((char *)values + program->options[i].offset);
+        free(list->items);
+        *list = (struct text_list){0}; /* an option that commands describe differently stands twice */
+    }
     free(words->items);
 }
 

@@ -41,6 +41,8 @@
 #include <simde/x86/avx512/sub.h>
 #include <simde/x86/avx512/xor.h>
 
+#include "../../kernels/c/half.h"
+
 #define __mmask16 simde__mmask16
 
 /* Kernels pin sums to registers, which there are none of here. */
@@ -81,6 +83,10 @@ SIMDE_LANES_1(__m512, float, cvtepi32_ps, __m512i, int32_t, 16, a[l])
 SIMDE_LANES_1(__m512i, int16_t, cvtepu8_epi16, __m256i, uint8_t, 32, a[l])
 SIMDE_LANES_1(__m512i, int32_t, cvtepu8_epi32, __m128i, uint8_t, 16, a[l])
 SIMDE_LANES_1(__m256, float, upper_half, __m512, float, 8, a[l + 8])
+SIMDE_LANES_1(__m128i, uint16_t, cvtps_ph_256, __m256, float, 8, half_of_single(a[l]))
+SIMDE_LANES_1(__m256i, uint16_t, cvtps_ph_512, __m512, float, 16, half_of_single(a[l]))
+SIMDE_LANES_1(__m256, float, cvtph_ps_256, __m128i, uint16_t, 8, single_of_half(a[l]))
+SIMDE_LANES_1(__m512, float, cvtph_ps_512, __m256i, uint16_t, 16, single_of_half(a[l]))
 #undef SIMDE_LANES_1
 #undef SIMDE_LANES_3
 
@@ -117,6 +123,18 @@ static inline __m512i test_maskz_loadu(uint32_t mask, const void *x)
     return a;
 }
 
+static inline __m512 test_mask_mov(__m512 b, uint32_t mask, __m512 a)
+{
+    float from[16], to[16];
+    memcpy(from, &a, sizeof from);
+    memcpy(to, &b, sizeof to);
+    for (size_t l = 0; l < 16; l++)
+        if (mask >> l & 1)
+            to[l] = from[l];
+    memcpy(&b, to, sizeof b);
+    return b;
+}
+
 static inline void test_mask_storeu(void *x, uint32_t mask, __m512 a)
 {
     float lanes[16];
@@ -126,6 +144,7 @@ static inline void test_mask_storeu(void *x, uint32_t mask, __m512 a)
             memcpy((char *)x + 4 * l, &lanes[l], 4);
 }
 
+#undef _mm512_mask_mov_ps
 #undef _mm256_fmadd_ps
 #undef _mm256_fnmadd_ps
 #undef _mm512_fmadd_ps
@@ -136,6 +155,10 @@ static inline void test_mask_storeu(void *x, uint32_t mask, __m512 a)
 #define _mm512_fnmadd_ps(a, b, c)        test_fnmadd_512(a, b, c)
 #define _mm256_dpbusd_avx_epi32(s, a, b) simde_mm256_dpbusd_epi32(s, a, b)
 #define _mm256_dpwssd_avx_epi32(s, a, b) simde_mm256_dpwssd_epi32(s, a, b)
+#define _mm256_cvtps_ph(a, rounding)     test_cvtps_ph_256(a)
+#define _mm512_cvtps_ph(a, rounding)     test_cvtps_ph_512(a)
+#define _mm256_cvtph_ps(a)               test_cvtph_ps_256(a)
+#define _mm512_cvtph_ps(a)               test_cvtph_ps_512(a)
 #define _mm512_cvtepi32_epi8(a)          test_cvtepi32_epi8(a)
 #define _mm512_cvtepi32_ps(a)            test_cvtepi32_ps(a)
 #define _mm512_cvtepu8_epi16(a)          test_cvtepu8_epi16(a)
@@ -145,6 +168,7 @@ static inline void test_mask_storeu(void *x, uint32_t mask, __m512 a)
 #define _mm512_reduce_add_epi32(a)       test_reduce(a, true)
 #define _mm512_reduce_max_epi32(a)       test_reduce(a, false)
 #define _mm512_maskz_loadu_epi32(m, x)   test_maskz_loadu(m, x)
+#define _mm512_mask_mov_ps(b, m, a)      test_mask_mov(b, m, a)
 #define _mm512_maskz_loadu_ps(m, x)      _mm512_castsi512_ps(test_maskz_loadu(m, x))
 #define _mm512_mask_storeu_ps(x, m, a)   test_mask_storeu(x, m, a)
 

@@ -2,14 +2,6 @@
 #ifndef SUPPORT_BITS_H
 #define SUPPORT_BITS_H
 
-#include <stdint.h>
-#include <string.h>
-
-static inline float float_of_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
+#include "../kernels/c/half.h" /* float_of_bits, bits_of_float */
 
 #endif

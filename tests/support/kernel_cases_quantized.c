@@ -12,7 +12,7 @@ static const size_t row_shapes[][MAX_NUMBERS] = {
     {0, 5},  {1, 0},  {1, 1},  {2, 15}, {1, 16},  {3, 17},  {1, 31},  {2, 32},
     {1, 33}, {2, 47}, {1, 64}, {1, 63}, {13, 65}, {6, 100}, {2, 172}, {1, 2049}};
 
-/* variant: 1 with gaps between rows */
+/* variant: 1 with gaps between rows, 2 of halves */
 static size_t values_stride(size_t n, unsigned variant)
 {
     return aligned(n, KERNEL_GROUP) + (variant & 1 ? 64 : 0);
@@ -26,16 +26,19 @@ static void measure_quantize(const size_t *n, unsigned variant, struct buffer *b
     b[2] = INT_BUFFER(n[0]);
     b[3] = INT_BUFFER(n[0] * n_k / KERNEL_GROUP);
     b[4] = FLOAT_BUFFER(rows_of(n[0], n[1] + (variant & 1 ? 3 : 0), n[1]));
+    if (variant & 2)
+        b[4].content = HALVES;
 }
 
 static void call_quantize(const struct kernels *k, const size_t *n, unsigned variant,
                           void *const *p)
 {
     const struct q8_rows rows = {p[0], values_stride(n[1], variant), p[1], p[2], p[3]};
-    k->quantize_rows(&rows, p[4], n[1] + (variant & 1 ? 3 : 0), n[0], n[1]);
+    k->quantize_rows(&rows, p[4], variant & 2 ? PRECISION_HALF : PRECISION_SINGLE,
+                     n[1] + (variant & 1 ? 3 : 0), n[0], n[1]);
 }
 
-const struct kernel_case case_quantize_rows = {SHAPES(row_shapes), 2,    measure_quantize,
+const struct kernel_case case_quantize_rows = {SHAPES(row_shapes), 4,    measure_quantize,
                                                call_quantize,      NULL, true};
 
 /* ---- Products --------------------------------------------------------------------------- */
@@ -159,7 +162,9 @@ const struct kernel_case case_gemm_q4 = {
 static const size_t finish_shapes[][MAX_NUMBERS] = {{0, 32}, {1, 0},  {1, 1},  {2, 15}, {1, 16},
                                                     {2, 17}, {3, 31}, {1, 32}, {13, 32}};
 
-/* variant: the activation x 16, with 1 integers and their scales, 2 bias, 4 factors, 8 a residual,
+enum { HALVES_OF = 16 * ACTIVATION_COUNT };
+
+/* variant: HALVES_OF (halves) + the activation x 16, with 1 integers and their scales, 2 bias, 4 factors, 8 a residual,
  * which is y itself where there are factors too */
 static size_t finish_stride(unsigned variant)
 {
@@ -169,7 +174,7 @@ static size_t finish_stride(unsigned variant)
 static void measure_finish(const size_t *n, unsigned variant, struct buffer *b)
 {
     const size_t n_y = rows_of(n[0], finish_stride(variant), n[1]);
-    b[0] = b[5] = b[6] = FLOAT_BUFFER(n_y);
+    b[0] = b[5] = b[6] = variant < HALVES_OF ? FLOAT_BUFFER(n_y) : HALF_BUFFER(n_y);
     b[1] = FLOAT_BUFFER(n[0] * KERNEL_TILE);
     if (variant & 1)
         b[1].content = INTS;
@@ -179,18 +184,19 @@ static void measure_finish(const size_t *n, unsigned variant, struct buffer *b)
 
 static void call_finish(const struct kernels *k, const size_t *n, unsigned variant, void *const *p)
 {
-    const float *residual = variant & 4 ? p[0] : p[6];
+    const void *residual = variant & 4 ? p[0] : p[6];
     const struct finish how = {.x_scale = variant & 1 ? p[2] : NULL,
                                .w_scale = p[3],
                                .bias = variant & 2 ? p[4] : NULL,
-                               .activation = (enum activation)(variant / 16),
+                               .activation = (enum activation)(variant % HALVES_OF / 16),
+                               .precision = variant < HALVES_OF ? PRECISION_SINGLE : PRECISION_HALF,
                                .multiply = variant & 4 ? p[5] : NULL,
                                .residual = variant & 8 ? residual : NULL};
     k->finish(p[0], finish_stride(variant), p[1], n[0], n[1], &how);
 }
 
-const struct kernel_case case_finish = {
-    SHAPES(finish_shapes), 16 * ACTIVATION_COUNT, measure_finish, call_finish, NULL, true};
+const struct kernel_case case_finish = {SHAPES(finish_shapes), 2 * HALVES_OF, measure_finish,
+                                        call_finish,           NULL,          true};
 
 /* ---- Attention -------------------------------------------------------------------------- */
 
