@@ -21,13 +21,19 @@ struct fetch {
     size_t left;
 };
 
-ALWAYS_INLINE void fetch_line(struct fetch *fetch)
+/* n cache lines at once. */
+ALWAYS_INLINE void fetch_lines(struct fetch *fetch, size_t n)
 {
-    if (fetch->left) {
+    for (size_t i = 0; i < n && fetch->left; i++) {
         __builtin_prefetch(fetch->next, 0, 2);
         fetch->next += 64;
         fetch->left -= fetch->left < 64 ? fetch->left : 64;
     }
+}
+
+ALWAYS_INLINE void fetch_line(struct fetch *fetch)
+{
+    fetch_lines(fetch, 1);
 }
 
 #endif

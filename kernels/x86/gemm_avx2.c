@@ -176,31 +176,37 @@ static inline int32_t group_offset(int32_t group_sum)
     return (int32_t)(word | word << 16);
 }
 
-/* n rows times 16 columns from `column` on (n: a constant). */
-ALWAYS_INLINE void block_q4(int32_t *y, size_t y_stride, const struct q8_rows *rows, size_t first,
-                            const uint8_t *panel, size_t n_k, struct fetch *fetch, const size_t n,
+/* A part of some rows' inputs, and where their products go. */
+struct part_q4 {
+    int32_t *y;
+    size_t y_stride;
+    const int8_t *x;
+    size_t x_stride;
+    const uint8_t *lines, *multipliers; /* of the panel */
+    size_t n_groups;
+    int32_t offsets[PART / KERNEL_GROUP][ROWS];
+};
+
+/* y += n rows times 16 columns from `column` on (n: a constant). */
+ALWAYS_INLINE void block_q4(const struct part_q4 *part, struct fetch *fetch, const size_t n,
                             const size_t column)
 {
-    const size_t n_groups = n_k / KERNEL_GROUP;
-    const int8_t *x = rows->values + first * rows->stride;
-    const uint8_t *lines = panel + column * KERNEL_QUAD;
-    for (size_t r = 0; r < n; r++)
-        memset(y + r * y_stride + column, 0, 16 * sizeof *y);
-    for (size_t g = 0; g < n_groups; g++) {
+    const int8_t *x = part->x;
+    const uint8_t *lines = part->lines + column * KERNEL_QUAD,
+                  *multipliers = part->multipliers + column / 8 * sizeof(__m256i);
+    for (size_t g = 0; g < part->n_groups; g++) {
         __m256i sums[ROWS][2];
-        for (size_t q = 0; q < QUADS; q++)
-            fetch_line(fetch);
+        fetch_lines(fetch, QUADS);
         UNROLLED
         for (size_t r = 0; r < n; r++)
-            sums[r][0] = sums[r][1] =
-                _mm256_set1_epi32(group_offset(rows->group_sum[(first + r) * n_groups + g]));
+            sums[r][0] = sums[r][1] = _mm256_set1_epi32(part->offsets[g][r]);
 #pragma GCC unroll 1
         for (size_t q = 0; q < QUADS; q++) {
             const __m256i w0 = load(lines), w1 = load(lines + 32);
             lines += Q8_LINE;
             UNROLLED
             for (size_t r = 0; r < n; r++) {
-                const __m256i quad = quad_of(x + r * rows->stride);
+                const __m256i quad = quad_of(x + r * part->x_stride);
                 sums[r][0] = _mm256_add_epi16(sums[r][0], _mm256_maddubs_epi16(w0, quad));
                 sums[r][1] = _mm256_add_epi16(sums[r][1], _mm256_maddubs_epi16(w1, quad));
                 /* the sums are final here: gcc 12 else puts all products before all additions,
@@ -209,12 +215,11 @@ ALWAYS_INLINE void block_q4(int32_t *y, size_t y_stride, const struct q8_rows *r
             }
             x += KERNEL_QUAD;
         }
-        const uint8_t *multipliers =
-            panel_multipliers(panel, n_k, g) + column / 8 * sizeof(__m256i);
         const __m256i m0 = load(multipliers), m1 = load(multipliers + 32);
+        multipliers += VECTORS * sizeof(__m256i);
         UNROLLED
         for (size_t r = 0; r < n; r++) {
-            int32_t *place = y + r * y_stride + column;
+            int32_t *place = part->y + r * part->y_stride + column;
             store(place, _mm256_add_epi32(_mm256_madd_epi16(sums[r][0], m0), load(place)));
             store(place + 8, _mm256_add_epi32(_mm256_madd_epi16(sums[r][1], m1), load(place + 8)));
         }
@@ -223,16 +228,28 @@ ALWAYS_INLINE void block_q4(int32_t *y, size_t y_stride, const struct q8_rows *r
 
 #define CASE_Q4(n)                                                                                 \
     case n:                                                                                        \
-        block_q4(y, y_stride, x, r, panel, n_k, &fetch, n, 0);                                     \
-        block_q4(y, y_stride, x, r, panel, n_k, &fetch, n, 16);                                    \
+        block_q4(&part, fetch, n, 0);                                                              \
+        block_q4(&part, fetch, n, 16);                                                             \
         break
 
-static void prepared_q4(int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows,
-                        const uint8_t *panel, size_t n_k, const uint8_t *next, size_t n_next)
+/* n rows (at most ROWS), a part of the inputs at a time. */
+static void rows_q4(int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n,
+                    const uint8_t *panel, size_t n_k, struct fetch *fetch)
 {
-    struct fetch fetch = {next, n_next};
-    for (size_t r = 0; r < n_rows; r += ROWS, y += ROWS * y_stride)
-        switch (n_rows - r < ROWS ? n_rows - r : ROWS) {
+    const size_t n_groups = n_k / KERNEL_GROUP;
+    struct part_q4 part = {.y = y, .y_stride = y_stride, .x_stride = x->stride};
+    for (size_t r = 0; r < n; r++)
+        memset(y + r * y_stride, 0, KERNEL_TILE * sizeof *y);
+    for (size_t k = 0; k < n_k; k += PART) {
+        const size_t first = k / KERNEL_GROUP;
+        part.x = x->values + k;
+        part.lines = panel + k * KERNEL_TILE;
+        part.multipliers = panel_multipliers(panel, n_k, first);
+        part.n_groups = (n_k - k < PART ? n_k - k : PART) / KERNEL_GROUP;
+        for (size_t g = 0; g < part.n_groups; g++)
+            for (size_t r = 0; r < n; r++)
+                part.offsets[g][r] = group_offset(x->group_sum[r * n_groups + first + g]);
+        switch (n) {
             CASE_Q4(1);
             CASE_Q4(2);
             CASE_Q4(3);
@@ -240,6 +257,18 @@ static void prepared_q4(int32_t *y, size_t y_stride, const struct q8_rows *x, si
             CASE_Q4(5);
             CASE_Q4(6);
         }
+    }
+}
+
+static void prepared_q4(int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows,
+                        const uint8_t *panel, size_t n_k, const uint8_t *next, size_t n_next)
+{
+    struct fetch fetch = {next, n_next};
+    for (size_t r = 0; r < n_rows; r += ROWS) {
+        const struct q8_rows rows = q8_rows_from(x, r, n_k);
+        rows_q4(y + r * y_stride, y_stride, &rows, n_rows - r < ROWS ? n_rows - r : ROWS, panel,
+                n_k, &fetch);
+    }
 }
 
 /* One row, straight from the tile. */
