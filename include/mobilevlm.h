@@ -169,6 +169,17 @@ void mvlm_session_close(mvlm_session *session);
  * From any thread or signal handler. */
 void mvlm_session_cancel(mvlm_session *session);
 
+/* What matrices read: called with rows [n_rows][n], at most 32 at a time and those of one product in
+ * order, before a weight matrix of n inputs is multiplied with them; `tensor_offset` is its tensor's
+ * mvlm_tensor.offset. Where the layer reads eight bits, the rows hold what these stand for. On the
+ * thread that called into the session; `rows` is valid during the call. */
+typedef void (*mvlm_observer_fn)(void *user, uint64_t tensor_offset, const float *rows,
+                                 size_t n_rows, size_t n);
+
+/* Has `observer` called for every product from now on, in all calls that compute in `session`, until
+ * another one takes its place; NULL: nobody, which costs nothing. Numbers do not depend on it. */
+void mvlm_session_observe(mvlm_session *session, mvlm_observer_fn observer, void *user);
+
 /* Memory that a session will take, in bytes, computed without allocating it. */
 typedef struct mvlm_memory {
     uint64_t weights; /* of the mapped file, as much as is in memory at once */
@@ -229,7 +240,9 @@ typedef struct mvlm_question {
     const mvlm_turn *turns;
     size_t n_turns;
     const char *system; /* NULL: the template's */
-    bool raw; /* turns[0].question is the whole text: no template, special tokens are read */
+    /* turns[0].question is the whole text: no template, special tokens are read; "" is the
+     * beginning-of-sequence id alone, where the tokenizer adds one */
+    bool raw;
     size_t max_tokens; /* 0: 256 */
     mvlm_sampling sampling;
     const char *const *stops; /* the answer ends before any of these */

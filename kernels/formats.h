@@ -84,6 +84,12 @@ static inline const uint8_t *q4_lines(const void *tile, size_t n_k)
 
 /* ---- One weight, for lookups and tests --------------------------------------------------- */
 
+/* Where in the lines its byte is. */
+static inline size_t q4_byte(size_t k, size_t column)
+{
+    return k / KERNEL_QUAD * Q4_LINE + column % (KERNEL_TILE / 2) * KERNEL_QUAD + k % KERNEL_QUAD;
+}
+
 static inline float q8_value(const void *tile, size_t k, size_t column)
 {
     const uint8_t *line = q8_lines(tile) + k / KERNEL_QUAD * Q8_LINE;
@@ -91,18 +97,30 @@ static inline float q8_value(const void *tile, size_t k, size_t column)
            (float)(line[column * KERNEL_QUAD + k % KERNEL_QUAD] - Q8_ZERO);
 }
 
-static inline float q4_value(const void *tile, size_t n_k, size_t k, size_t column)
+static inline int q4_multiplier(const void *tile, size_t n_k, size_t group, size_t column)
 {
-    const size_t group = k / KERNEL_GROUP, pair = column % (KERNEL_TILE / 2);
     const int shift = column < KERNEL_TILE / 2 ? 0 : 4;
-    const int magnitude = q4_magnitudes(tile)[group * (KERNEL_TILE / 2) + pair] >> shift & 15;
+    const int magnitude =
+        q4_magnitudes(tile)[group * (KERNEL_TILE / 2) + column % (KERNEL_TILE / 2)] >> shift & 15;
     const int negative =
         q4_signs(tile, n_k)[group * (KERNEL_TILE / 8) + column / 8] >> column % 8 & 1;
-    const uint8_t byte =
-        q4_lines(tile, n_k)[k / KERNEL_QUAD * Q4_LINE + pair * KERNEL_QUAD + k % KERNEL_QUAD];
-    const int value = shift ? (int8_t)byte >> 4 : (byte & 15) - Q4_ZERO;
+    return negative ? -magnitude : magnitude;
+}
+
+static inline float q4_value(const void *tile, size_t n_k, size_t k, size_t column)
+{
+    const uint8_t byte = q4_lines(tile, n_k)[q4_byte(k, column)];
+    const int value = column < KERNEL_TILE / 2 ? (byte & 15) - Q4_ZERO : (int8_t)byte >> 4;
     return ((const struct tile_scales *)tile)->scale[column] *
-           (float)((negative ? -magnitude : magnitude) * value);
+           (float)(q4_multiplier(tile, n_k, k / KERNEL_GROUP, column) * value);
+}
+
+/* Scale and multiplier stay; value is -8 to 7. */
+static inline void q4_set_value(void *tile, size_t n_k, size_t k, size_t column, int value)
+{
+    uint8_t *byte = (uint8_t *)(uintptr_t)q4_lines(tile, n_k) + q4_byte(k, column);
+    *byte = (uint8_t)(column < KERNEL_TILE / 2 ? (*byte & 0xf0) | (value + Q4_ZERO)
+                                               : (*byte & 15) | (value & 15) << 4);
 }
 
 #endif

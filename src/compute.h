@@ -14,7 +14,7 @@
 
 struct compute {
     const struct kernels *kernels;
-    struct team *team;     /* open while a call of the public API runs */
+    struct team *team;     /* owned by the session */
     float *scratch;        /* [n_threads][scratch_floats] */
     size_t scratch_floats; /* for one thread */
     struct q8_rows rows;   /* what quantized layers read next: linear_input */
@@ -23,6 +23,9 @@ struct compute {
     int (*progress)(void *user, const char *stage,
                     double share); /* NULL: nobody asks; non-zero stops */
     void *progress_user;
+    mvlm_observer_fn observer; /* NULL: nobody observes what linear layers read */
+    void *observer_user;
+    const uint8_t *file; /* the mapped file, from which the observer's offsets count */
 };
 
 /* Values from one row of n to the next in arrays of activations. A cache line more than they need: rows a power of two

@@ -8,7 +8,7 @@
 #include "status.h"
 
 enum form { FORM_INTEGER, FORM_REAL, FORM_TEXT, FORM_NUMBERS, FORM_NAME };
-enum group { GROUP_ALWAYS, GROUP_PICTURES, GROUP_PROMPT, GROUP_BALANCED };
+enum group { GROUP_ALWAYS, GROUP_PICTURES, GROUP_PROMPT, GROUP_BALANCED, GROUP_CALIBRATED };
 
 static const char *const fit_names[] = {"pad", "crop", "squash", NULL};
 static const char *const activation_names[] = {
@@ -89,6 +89,7 @@ static const struct field {
     {"prompt.answer_prefix", FORM_TEXT, GROUP_PROMPT, AT(prompt.answer_prefix), 0, 0, NULL},
     {"prompt.answer_suffix", FORM_TEXT, GROUP_PROMPT, AT(prompt.answer_suffix), 0, 0, NULL},
     {"convert.norm_balance", FORM_REAL, GROUP_BALANCED, AT(convert.norm_balance), 0, 1, NULL},
+    {"convert.calibration", FORM_INTEGER, GROUP_CALIBRATED, AT(convert.calibration), 0, 1e9, NULL},
 #undef AT
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
@@ -115,7 +116,8 @@ static bool group_present(const struct description *d, enum group group)
 {
     return group == GROUP_ALWAYS || (group == GROUP_PICTURES && d->image.size > 0) ||
            (group == GROUP_PROMPT && d->prompt.present) ||
-           (group == GROUP_BALANCED && d->convert.norm_balance > 0);
+           (group == GROUP_BALANCED && d->convert.norm_balance > 0) ||
+           (group == GROUP_CALIBRATED && d->convert.calibration > 0);
 }
 
 /* ---- Reading ---------------------------------------------------------------------------- */

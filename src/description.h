@@ -94,6 +94,7 @@ struct description {
     struct {
         double norm_balance; /* the exponent that the converter balanced norms with; 0: it did not.
                                 Nothing depends on it */
+        int64_t calibration; /* tokens that the rounding of q4 was calibrated on; 0: it was not */
     } convert;
 };
 

@@ -256,9 +256,8 @@ static void give_back_tower(struct mvlm_session *s)
         weights_give_back(bytes, n);
 }
 
-static mvlm_status begin(struct mvlm_session *s, void *argument, mvlm_error *error)
+static mvlm_status begin(struct mvlm_session *s, const mvlm_question *question, mvlm_error *error)
 {
-    const mvlm_question *question = argument;
     TRY(take_question(s, question, error));
     TRY(load_pictures(s, error));
     for (size_t i = 0; i < question->n_pictures; i++)
@@ -281,7 +280,7 @@ static mvlm_status begin(struct mvlm_session *s, void *argument, mvlm_error *err
 
 mvlm_status mvlm_begin(mvlm_session *session, const mvlm_question *question, mvlm_error *error)
 {
-    return session_run(session, begin, (void *)(uintptr_t)question, error);
+    return session_finish(session, begin(session, question, error));
 }
 
 /* ---- Answer ----------------------------------------------------------------------------- */
@@ -327,9 +326,8 @@ static mvlm_finish sample(struct mvlm_session *s, mvlm_piece *piece)
     return full ? MVLM_LENGTH : MVLM_UNFINISHED;
 }
 
-static mvlm_status next(struct mvlm_session *s, void *argument, mvlm_error *error)
+static mvlm_status next(struct mvlm_session *s, mvlm_piece *piece, mvlm_error *error)
 {
-    mvlm_piece *piece = argument;
     const size_t shape[] = {1, (size_t)s->model->description.decoder.vocab};
     const double start = seconds_now();
     if (s->state != SESSION_ANSWERING)
@@ -348,7 +346,7 @@ static mvlm_status next(struct mvlm_session *s, void *argument, mvlm_error *erro
 mvlm_status mvlm_next(mvlm_session *session, mvlm_piece *piece, mvlm_error *error)
 {
     *piece = (mvlm_piece){.id = -1, .text = ""};
-    return session_run(session, next, piece, error);
+    return session_finish(session, next(session, piece, error));
 }
 
 mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_text_fn text,
@@ -388,12 +386,6 @@ static mvlm_status check_ids(const struct mvlm_session *s, const int32_t *ids, s
     return MVLM_OK;
 }
 
-struct read_job {
-    size_t position;
-    const int32_t *ids;
-    size_t n_ids;
-};
-
 /* Memory for the whole context; kept as it stands while nothing but mvlm_read uses it. */
 static mvlm_status begin_reading(struct mvlm_session *s, mvlm_error *error)
 {
@@ -408,26 +400,26 @@ static mvlm_status begin_reading(struct mvlm_session *s, mvlm_error *error)
     return MVLM_OK;
 }
 
-static mvlm_status read_rows(struct mvlm_session *s, void *argument, mvlm_error *error)
+static mvlm_status read_rows(struct mvlm_session *s, size_t position, const int32_t *ids,
+                             size_t n_ids, mvlm_error *error)
 {
-    const struct read_job *job = argument;
-    TRY(check_ids(s, job->ids, job->n_ids, error));
+    TRY(check_ids(s, ids, n_ids, error));
     const double start = seconds_now();
     s->compute.linear_seconds = 0;
-    if (job->position == 0)
+    if (position == 0)
         TRY(begin_reading(s, error));
-    if (s->state != SESSION_READING || job->position > s->position)
+    if (s->state != SESSION_READING || position > s->position)
         return fail(error, MVLM_USAGE, "position %zu cannot be read: those below it were not",
-                    job->position);
-    if (job->n_ids > s->sizes.n_ctx - job->position)
-        return fail(error, MVLM_USAGE, "%zu ids from position %zu on: the context has %zu",
-                    job->n_ids, job->position, s->sizes.n_ctx);
-    s->position = job->position;
-    s->counters = (mvlm_counters){.prompt_tokens = job->n_ids,
+                    position);
+    if (n_ids > s->sizes.n_ctx - position)
+        return fail(error, MVLM_USAGE, "%zu ids from position %zu on: the context has %zu", n_ids,
+                    position, s->sizes.n_ctx);
+    s->position = position;
+    s->counters = (mvlm_counters){.prompt_tokens = n_ids,
                                   .n_ctx = s->sizes.n_ctx,
                                   .n_threads = s->sizes.n_threads,
                                   .memory = s->plan};
-    TRY(read_ids(s, job->ids, job->n_ids, job->position + job->n_ids, NULL, NULL, error));
+    TRY(read_ids(s, ids, n_ids, position + n_ids, NULL, NULL, error));
     s->counters.prefill_ms = 1e3 * (seconds_now() - start);
     return MVLM_OK;
 }
@@ -435,8 +427,7 @@ static mvlm_status read_rows(struct mvlm_session *s, void *argument, mvlm_error 
 mvlm_status mvlm_read(mvlm_session *session, size_t position, const int32_t *ids, size_t n_ids,
                       mvlm_error *error)
 {
-    struct read_job job = {position, ids, n_ids};
-    return session_run(session, read_rows, &job, error);
+    return session_finish(session, read_rows(session, position, ids, n_ids, error));
 }
 
 /* ---- Likelihood ------------------------------------------------------------------------- */
@@ -467,9 +458,8 @@ static mvlm_status score_rows(struct mvlm_session *s, size_t first, size_t n_row
     return MVLM_OK;
 }
 
-static mvlm_status score(struct mvlm_session *s, void *argument, mvlm_error *error)
+static mvlm_status score(struct mvlm_session *s, struct score_job *job, mvlm_error *error)
 {
-    struct score_job *job = argument;
     struct session_sizes sizes;
     s->state = SESSION_IDLE;
     s->counters = (mvlm_counters){0};
@@ -486,5 +476,5 @@ mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, 
                        mvlm_error *error)
 {
     struct score_job job = {ids, n_ids, losses};
-    return session_run(session, score, &job, error);
+    return session_finish(session, score(session, &job, error));
 }

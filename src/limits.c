@@ -99,27 +99,21 @@ static void measure_reading(struct mvlm_session *s, double *per_second)
 
 /* ---- The call --------------------------------------------------------------------------- */
 
-struct limit_job {
-    mvlm_limit limit;
-    double *per_second;
-};
-
-static mvlm_status measure(struct mvlm_session *s, void *argument, mvlm_error *error)
+static mvlm_status measure(struct mvlm_session *s, mvlm_limit limit, double *per_second,
+                           mvlm_error *error)
 {
     static const enum peak_kind kinds[] = {
         [MVLM_LIMIT_F32] = PEAK_F32, [MVLM_LIMIT_W8A8] = PEAK_W8A8, [MVLM_LIMIT_W4A8] = PEAK_W4A8};
-    const struct limit_job *job = argument;
     TRY(compute_step(&s->compute, "measuring", 0, 1, error));
-    if (job->limit == MVLM_LIMIT_READ)
-        measure_reading(s, job->per_second);
+    if (limit == MVLM_LIMIT_READ)
+        measure_reading(s, per_second);
     else
-        measure_peak(s, kinds[job->limit], job->per_second);
+        measure_peak(s, kinds[limit], per_second);
     return MVLM_OK;
 }
 
 mvlm_status mvlm_measure_limit(mvlm_session *session, mvlm_limit limit, double *per_second,
                                mvlm_error *error)
 {
-    struct limit_job job = {limit, per_second};
-    return session_run(session, measure, &job, error);
+    return session_finish(session, measure(session, limit, per_second, error));
 }

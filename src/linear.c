@@ -14,6 +14,7 @@ enum {
     GROUP = 4,
     GROUP_BYTES = 512 << 10,
     ROWS_BYTES = 768 << 10,
+    OBSERVED_ROWS = 32, /* at a time: of any layer they fit a thread's scratch */
 };
 
 /* scratch of one thread: sums [FLOAT_ROWS][TILE], a panel of floats or the panels of a group of q4 tiles */
@@ -73,6 +74,39 @@ struct input linear_input(struct compute *compute, const struct matrix *reader, 
     const struct input input = linear_input_begin(compute, reader->n_cols, n_rows);
     compute_rows(compute, n_rows, quantize_some, &job);
     return input;
+}
+
+/* ---- Observing -------------------------------------------------------------------------- */
+
+/* Rows [first, first + n_rows) of the input as they are multiplied -> out[n_rows][n] */
+static void read_input(const struct input *input, size_t first, size_t n_rows, size_t n, float *out)
+{
+    for (size_t r = 0; r < n_rows; r++, out += n)
+        if (input->q8) {
+            const int8_t *values = input->q8->values + (first + r) * input->q8->stride;
+            for (size_t i = 0; i < n; i++)
+                out[i] = input->q8->scale[first + r] * (float)values[i];
+        } else {
+            memcpy(out, input->x + (first + r) * input->stride, n * sizeof *out);
+        }
+}
+
+/* Before any task runs, so that the scratch is free. */
+static void observe(const struct compute *compute, const struct input *input,
+                    const struct product *products, size_t n_products)
+{
+    const size_t n = products->layer->weight.n_cols;
+    float *rows = compute_scratch(compute, 0);
+    for (size_t first = 0; first < input->n_rows; first += OBSERVED_ROWS) {
+        const size_t left = input->n_rows - first,
+                     n_rows = left < OBSERVED_ROWS ? left : OBSERVED_ROWS;
+        read_input(input, first, n_rows, n, rows);
+        for (size_t i = 0; i < n_products; i++) {
+            const uint8_t *data = products[i].layer->weight.data;
+            compute->observer(compute->observer_user, (uint64_t)(data - compute->file), rows,
+                              n_rows, n);
+        }
+    }
 }
 
 /* ---- Products --------------------------------------------------------------------------- */
@@ -263,6 +297,8 @@ void linear_all(struct compute *compute, const struct input *input, const struct
         const size_t n = tasks_of(&job, &products[i]);
         n_tasks = !in_step ? n_tasks + n : n > n_tasks ? n : n_tasks;
     }
+    if (compute->observer)
+        observe(compute, input, products, n_products);
     const double start = seconds_now();
     compute_run(compute, n_tasks, run_task, &job);
     compute->linear_seconds += seconds_now() - start;

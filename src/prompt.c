@@ -70,7 +70,7 @@ static mvlm_status check_question(const mvlm_question *question, bool marks_read
         const mvlm_turn *turn = &question->turns[i];
         if (!turn->question || (i + 1 < question->n_turns && !turn->answer))
             return fail(error, MVLM_USAGE, "turn %zu lacks its question or its answer", i + 1);
-        if (!*turn->question)
+        if (!*turn->question && !question->raw)
             return fail(error, MVLM_USAGE, "the prompt is empty");
         if (!utf8_valid(turn->question, strlen(turn->question), &at))
             return fail(error, MVLM_USAGE, "the prompt is no valid UTF-8: byte 0x%02x at %zu",

@@ -209,6 +209,12 @@ mvlm_status mvlm_session_open(mvlm_model *model, const mvlm_session_options *opt
     s->options = options ? *options : defaults;
     s->options.n_threads = sizes.n_threads;
     s->compute.kernels = model->kernels;
+    s->compute.team = team_open(sizes.n_threads);
+    if (!s->compute.team) {
+        free(s);
+        return fail(error, MVLM_NO_MEMORY, "%d threads cannot be started", sizes.n_threads);
+    }
+    s->compute.file = model->weights.bytes;
     *session = s;
     return MVLM_OK;
 }
@@ -217,6 +223,7 @@ void mvlm_session_close(mvlm_session *session)
 {
     if (!session)
         return;
+    team_close(session->compute.team);
     free(session->prompt.ids);
     arena_close(&session->arena);
     free(session);
@@ -227,23 +234,13 @@ void mvlm_session_cancel(mvlm_session *session)
     atomic_store_explicit(&session->compute.cancelled, 1, memory_order_relaxed);
 }
 
-/* ---- Calls ------------------------------------------------------------------------------ */
-
-struct call {
-    struct mvlm_session *session;
-    session_fn function;
-    void *argument;
-    mvlm_error *error;
-    mvlm_status status;
-};
-
-static void run_call(void *argument, struct team *team)
+void mvlm_session_observe(mvlm_session *session, mvlm_observer_fn observer, void *user)
 {
-    struct call *call = argument;
-    call->session->compute.team = team;
-    call->status = call->function(call->session, call->argument, call->error);
-    call->session->compute.team = NULL;
+    session->compute.observer = observer;
+    session->compute.observer_user = user;
 }
+
+/* ---- Calls ------------------------------------------------------------------------------ */
 
 /* A cancelled call uses the flag up; the question's progress is not that of the calls that follow.
  */
@@ -256,12 +253,4 @@ mvlm_status session_finish(struct mvlm_session *session, mvlm_status status)
     if (status == MVLM_CANCELLED)
         atomic_store_explicit(&session->compute.cancelled, 0, memory_order_relaxed);
     return status;
-}
-
-mvlm_status session_run(struct mvlm_session *session, session_fn function, void *argument,
-                        mvlm_error *error)
-{
-    struct call call = {session, function, argument, error, MVLM_OK};
-    threads_open(session->options.n_threads, run_call, &call);
-    return session_finish(session, call.status);
 }

@@ -76,13 +76,7 @@ void session_plan(const mvlm_model *model, const struct session_sizes *sizes, mv
 mvlm_status session_prepare(struct mvlm_session *session, const struct session_sizes *sizes,
                             mvlm_error *error);
 
-/* A call of the public API: function(session, argument, error) with the session's team of threads
- * open around it, then session_finish. */
-typedef mvlm_status (*session_fn)(struct mvlm_session *session, void *argument, mvlm_error *error);
-mvlm_status session_run(struct mvlm_session *session, session_fn function, void *argument,
-                        mvlm_error *error);
-
-/* What every call ends with; returns `status`. */
+/* What every call of the public API that computes ends with; returns `status`. */
 mvlm_status session_finish(struct mvlm_session *session, mvlm_status status);
 
 #endif

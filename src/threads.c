@@ -1,14 +1,19 @@
-/* OpenMP opens the team and closes it; in between jobs are handed out by C11 atomics: a barrier of OpenMP's may spin for
- * milliseconds while another process holds the core of the thread that it waits for. */
+/* OpenMP starts the team's threads, once, in a region that lasts until the team is closed; jobs are handed out by C11
+ * atomics: a barrier of OpenMP's may spin for milliseconds while another process holds the core of the thread that it
+ * waits for. */
 #include "threads.h"
 
 #include <linux/futex.h>
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -30,10 +35,12 @@ struct event {
 };
 
 struct team {
-    int n_threads;
+    int n_threads; /* the caller's among them */
     bool closed;
     task_fn task;
     void *argument;
+    pthread_t starter; /* where there are more threads than the caller's: it opens their region */
+    struct event started; /* 1: they wait for jobs */
     struct event job;     /* counts the jobs handed out */
     struct event working; /* threads besides the caller that are still at the job */
     struct share shares[MAX_THREADS];
@@ -122,41 +129,72 @@ static void serve(struct team *team, int thread)
     }
 }
 
-void threads_open(int n_threads, void (*body)(void *argument, struct team *team), void *argument)
+/* ---- Opening and closing ---------------------------------------------------------------- */
+
+static void *start(void *argument)
 {
-    struct team team = {.n_threads = 1};
-    if (n_threads <= 1) {
-        body(argument, &team);
+    struct team *team = argument;
+#pragma omp parallel num_threads(team->n_threads - 1)
+    {
+        if (omp_get_thread_num() == 0) {
+            team->n_threads =
+                omp_get_num_threads() + 1; /* fewer than asked for, where there are no more */
+            atomic_store(&team->started.value, 1);
+            event_wake(&team->started);
+        }
+        serve(team, omp_get_thread_num() + 1);
+    }
+    return NULL;
+}
+
+/* Starts the region's thread with all signals blocked that are not of its own doing: the threads of the region inherit
+ * that, and handlers run where the program expects them. */
+static int start_quietly(struct team *team)
+{
+    static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t all, before;
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&all, own[i]);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int failed = pthread_create(&team->starter, NULL, start, team);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+struct team *team_open(int n_threads)
+{
+    struct team *team = aligned_alloc(_Alignof(struct team), sizeof *team);
+    if (!team)
+        return NULL;
+    memset(team, 0, sizeof *team);
+    team->n_threads = n_threads;
+    if (n_threads > 1) {
+        if (start_quietly(team) != 0) {
+            free(team);
+            return NULL;
+        }
+        event_wait(&team->started, 0);
+    }
+    return team;
+}
+
+void team_close(struct team *team)
+{
+    if (!team)
         return;
+    if (team->n_threads > 1) {
+        team->closed = true;
+        atomic_fetch_add(&team->job.value, 1);
+        event_wake(&team->job);
+        pthread_join(team->starter, NULL);
     }
-#pragma omp parallel num_threads(n_threads)
-    if (omp_get_thread_num() == 0) {
-        team.n_threads = omp_get_num_threads(); /* fewer than asked for, where there are no more */
-        body(argument, &team);
-        team.closed = true;
-        atomic_fetch_add(&team.job.value, 1);
-        event_wake(&team.job);
-    } else {
-        serve(&team, omp_get_thread_num());
-    }
+    free(team);
 }
 
-struct job {
-    size_t n_tasks;
-    task_fn task;
-    void *argument;
-};
-
-static void run_job(void *argument, struct team *team)
+int team_size(const struct team *team)
 {
-    const struct job *job = argument;
-    team_run(team, job->n_tasks, job->task, job->argument);
-}
-
-void threads_run(int n_threads, size_t n_tasks, task_fn task, void *argument)
-{
-    struct job job = {n_tasks, task, argument};
-    threads_open(n_threads, run_job, &job);
+    return team->n_threads;
 }
 
 /* ---- Cores ------------------------------------------------------------------------------ */

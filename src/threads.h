@@ -11,18 +11,17 @@ int threads_available(void);
 
 struct team;
 
-/* Opens a team of at most n_threads, the caller being one of them, calls body(argument, team), and
- * closes it. The team's threads start once; between team_run calls they spin briefly and then sleep,
- * so that they cost other processes nothing. */
-void threads_open(int n_threads, void (*body)(void *argument, struct team *team), void *argument);
+/* Starts a team of at most n_threads (at least 1), the caller of team_run being one of them. The others live until
+ * team_close; between jobs they spin briefly and then sleep, so that they cost other processes nothing. NULL when there
+ * is no memory or no thread to be had. They take no signals but those of their own faults. */
+struct team *team_open(int n_threads);
+void team_close(struct team *team); /* NULL: nothing */
+int team_size(const struct team *team);
 
-/* Runs task(argument, i, thread) for each i below n_tasks and returns when all are done; only in
- * the team's body. Each thread begins with a share of neighbouring tasks and then helps the others,
- * so a slow core gets fewer. `thread` is below the n_threads of threads_open. */
+/* Runs task(argument, i, thread) for each i below n_tasks and returns when all are done; from one thread at a time.
+ * Each thread begins with a share of neighbouring tasks and then helps the others, so a slow core gets fewer. `thread`
+ * is below team_size; the caller's is 0. */
 typedef void (*task_fn)(void *argument, size_t index, int thread);
 void team_run(struct team *team, size_t n_tasks, task_fn task, void *argument);
-
-/* A team for one job. */
-void threads_run(int n_threads, size_t n_tasks, task_fn task, void *argument);
 
 #endif

@@ -258,8 +258,9 @@ static void help_names_every_option_once(void **state)
 {
     static const char *const names[] = {
         "  -o, --output FILE ", "  --type ",        "  --vision-type ", "  --head-type ",
-        "  --norm-balance A ",  "  --random NAME ", "  --seed N ",      "  -t, --threads N ",
-        "  --force ",           "  -q, --quiet ",   "  -h, --help ",    "  --version "};
+        "  --norm-balance A ",  "  --calibrate N ", "  --random NAME ", "  --seed N ",
+        "  -t, --threads N ",   "  --force ",       "  -q, --quiet ",   "  -h, --help ",
+        "  --version "};
     struct program_result result = run(WORDS(CONVERT_PROGRAM, "--help"), NULL);
     (void)state;
     assert_int_equal(result.code, 0);

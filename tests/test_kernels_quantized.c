@@ -45,7 +45,7 @@ static void decode_q8(size_t n_k)
             integers[k][c] = tile[128 + k / 4 * 128 + c * 4 + k % 4] - 128;
 }
 
-static int32_t q4_multiplier(size_t n_groups, size_t g, size_t c)
+static int32_t some_multiplier(size_t n_groups, size_t g, size_t c)
 {
     const uint8_t *magnitudes = tile + 128 + g * 16, *signs = tile + 128 + n_groups * 16 + g * 4;
     const int32_t magnitude = magnitudes[c % 16] >> (c < 16 ? 0 : 4) & 15;
@@ -60,7 +60,7 @@ static void decode_q4(size_t n_k)
         for (size_t c = 0; c < TILE; c++) {
             const int byte = tile[128 + n_multipliers + k / 4 * 64 + c % 16 * 4 + k % 4];
             const int high = byte >> 4 < 8 ? byte >> 4 : (byte >> 4) - 16;
-            integers[k][c] = q4_multiplier(n_groups, k / 32, c) * (c < 16 ? byte % 16 - 8 : high);
+            integers[k][c] = some_multiplier(n_groups, k / 32, c) * (c < 16 ? byte % 16 - 8 : high);
         }
 }
 

@@ -155,8 +155,9 @@ static void open_stories(struct conversation *c)
     free(path);
 }
 
-/* Perplexity over 5100 tokens. q8: 0.1 % more is demanded. q4: 7.5 % more is demanded, 8.57 % is
- * measured, and the bound here is 9 %. */
+/* Perplexity over 5100 tokens. q8: 0.1 % more is demanded. q4: 7.5 % more is demanded, 6.6 % is
+ * measured with the sequences that are sampled now, 5.5 to 7.3 % with others, 8.69 % without
+ * calibration. */
 static void text_is_predicted(void **state)
 {
     struct conversation c;
@@ -164,10 +165,11 @@ static void text_is_predicted(void **state)
     open_stories(&c);
     const json_t *perplexity = json_object_get(c.expected, "perplexity");
     assert_int_equal(json_integer_value(json_object_get(perplexity, "tokens")), 5100);
-    const double q8 = more_loss(&c, "q8"), q4 = more_loss(&c, "q4");
-    if (!(expm1(q8) <= 0.001 && expm1(q4) <= 0.09))
-        fail_msg("perplexity grows by %.3f %% in q8, by %.3f %% in q4", 100 * expm1(q8),
-                 100 * expm1(q4));
+    const double q8 = more_loss(&c, "q8"), q4 = more_loss(&c, "q4"),
+                 plain = more_loss(&c, "q4-plain");
+    if (!(expm1(q8) <= 0.001 && expm1(q4) <= 0.075 && expm1(plain) <= 0.09))
+        fail_msg("perplexity grows by %.3f %% in q8, by %.3f %% in q4, by %.3f %% uncalibrated",
+                 100 * expm1(q8), 100 * expm1(q4), 100 * expm1(plain));
     conversation_close(&c);
 }
 

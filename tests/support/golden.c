@@ -143,13 +143,16 @@ size_t for_each_case(const char *cases, void (*each)(const char *, const char *,
 
 void convert_test(const char *checkpoint, const char *path, const char *type)
 {
-    const enum tensor_type matrices = strcmp(type, "f16") == 0  ? TENSOR_F16
-                                      : strcmp(type, "q8") == 0 ? TENSOR_Q8
-                                      : strcmp(type, "q4") == 0 ? TENSOR_Q4
-                                                                : TENSOR_F32;
+    const enum tensor_type matrices = strcmp(type, "f16") == 0      ? TENSOR_F16
+                                      : strcmp(type, "q8") == 0     ? TENSOR_Q8
+                                      : strncmp(type, "q4", 2) == 0 ? TENSOR_Q4
+                                                                    : TENSOR_F32;
     const enum tensor_type other = matrices == TENSOR_Q4 ? TENSOR_Q8 : matrices; /* as --type q4 */
     const struct convert_options options = {
-        .types = {other, matrices, other}, .norm_balance = CONVERT_NORM_BALANCE, .force = true};
+        .types = {other, matrices, other},
+        .norm_balance = CONVERT_NORM_BALANCE,
+        .calibration = strcmp(type, "q4-plain") == 0 ? 0 : CONVERT_CALIBRATION,
+        .force = true};
     mvlm_error error = {0};
     if (convert(checkpoint, path, &options, NULL, &error) != MVLM_OK)
         fail_msg("%s", error.message);

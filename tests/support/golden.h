@@ -37,7 +37,8 @@ void file_save(const char *path, const void *bytes, size_t n_bytes);
 size_t for_each_case(const char *cases,
                      void (*each)(const char *folder, const char *name, void *user), void *user);
 
-/* Converts a checkpoint in this process; fails the test when that fails. */
+/* Converts a checkpoint in this process to what --type gives, or "q4-plain", which is q4 without
+ * calibration; fails the test when that fails. */
 void convert_test(const char *checkpoint, const char *path, const char *type);
 
 /* Mean loss a token, natural logarithm, of the text that a case's "perplexity" names, in its

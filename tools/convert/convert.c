@@ -1,6 +1,7 @@
 /* origin -> description, list of tensors -> directory -> [rows -> f32 -> tiles -> file] for each
  * tensor -> header. Streams: while one thread hashes and writes a block of tiles, the others pack
- * the next.
+ * the next. Tiles of q4 are written twice where they are calibrated: the whole file is opened as a
+ * model before it gets its name, and then they are rounded anew in their places.
  */
 #include "convert.h"
 
@@ -15,7 +16,9 @@
 #include "tokenizer.h"
 #include "weights.h"
 #include "balance.h"
+#include "calibrate.h"
 #include "origin.h"
+#include "rounding.h"
 #include "writer.h"
 
 enum { TILE = FORMAT_TILE, BLOCK_BYTES = 1 << 20 };
@@ -23,13 +26,16 @@ enum { TILE = FORMAT_TILE, BLOCK_BYTES = 1 << 20 };
 struct conversion {
     const struct convert_options *options;
     const struct kernels *kernels;
-    int n_threads;
+    struct team *team;
+    int n_threads; /* of the team */
     struct origin origin;
     struct format_tensor *directory; /* [origin.n] */
     struct format_header header;
     uint8_t *front; /* [header.data.offset], what stands before the data */
     struct writer writer;
     struct convert_report *report;
+    uint64_t done,
+        total; /* of the work, in bytes of tensors; calibrating counts as much as rounding */
 };
 
 /* ---- Plan ------------------------------------------------------------------------------- */
@@ -43,6 +49,21 @@ static void describe_balance(struct conversion *c)
             c->origin.config.description.convert.norm_balance = c->options->norm_balance;
 }
 
+/* Records that q4 is calibrated, if it is, and plans the work. */
+static void describe_calibration(struct conversion *c)
+{
+    uint64_t n_calibrated = 0;
+    for (size_t i = 0; i < c->origin.n; i++) {
+        c->total += c->directory[i].range.n_bytes;
+        if (c->directory[i].type == TENSOR_Q4)
+            n_calibrated += c->directory[i].range.n_bytes;
+    }
+    if (n_calibrated && c->options->calibration && !c->options->random) {
+        c->origin.config.description.convert.calibration = (int64_t)c->options->calibration;
+        c->total += 2 * n_calibrated;
+    }
+}
+
 /* Where everything will lie; only digests are still unknown. */
 static mvlm_status plan_file(struct conversion *c, mvlm_error *error)
 {
@@ -52,6 +73,7 @@ static mvlm_status plan_file(struct conversion *c, mvlm_error *error)
     if (!c->directory)
         return fail_no_memory(error, "the directory", n * sizeof *c->directory);
     describe_balance(c);
+    describe_calibration(c);
     *h = (struct format_header){
         .version = FORMAT_VERSION, .header_bytes = FORMAT_HEADER_BYTES, .n_tensors = (uint32_t)n};
     memcpy(h->magic, FORMAT_MAGIC, sizeof h->magic);
@@ -82,8 +104,9 @@ struct packed_block {
 struct stream {
     struct conversion *c;
     const struct format_tensor *entry;
-    size_t tensor;        /* its index */
-    const float *factors; /* of its columns; NULL: all 1 */
+    size_t tensor;         /* its index */
+    const float *factors;  /* of its columns; NULL: all 1 */
+    const float *feedback; /* rounding.h's, for tiles that are there; NULL: they are packed */
     size_t tile_bytes, tiles_a_block, n_tiles;
     float *rows, *scratch; /* [n_threads][TILE x n_cols], [n_threads][pack_scratch] */
     struct packed_block packing, writing; /* the block under way, and the one before */
@@ -93,6 +116,12 @@ struct stream {
     mvlm_status *statuses; /* [n_threads] */
     mvlm_error *errors;    /* [n_threads] */
 };
+
+static void tell_progress(const struct conversion *c, uint64_t done)
+{
+    if (c->options->progress)
+        c->options->progress(c->options->progress_user, (double)done / (double)c->total);
+}
 
 static mvlm_status write_block(struct stream *s, mvlm_error *error)
 {
@@ -104,8 +133,7 @@ static mvlm_status write_block(struct stream *s, mvlm_error *error)
     XXH3_128bits_update(s->hash, s->writing.out, n_bytes);
     TRY(writer_append(&c->writer, s->writing.out, n_bytes, error));
     s->left -= n_bytes;
-    if (c->options->progress)
-        c->options->progress(c->options->progress_user, c->writer.position, c->header.file_bytes);
+    tell_progress(c, c->done += n_bytes);
     return MVLM_OK;
 }
 
@@ -115,6 +143,18 @@ static void multiply_columns(float *rows, const float *factors, size_t n_rows, s
     for (size_t r = 0; r < n_rows && factors; r++)
         for (size_t i = 0; i < n; i++)
             rows[r * n + i] *= factors[i];
+}
+
+/* A tile of q4 as it was written, rounded anew: index is its number in the tensor. */
+static mvlm_status round_tile(const struct stream *s, size_t index, const float *rows,
+                              size_t n_rows, float *columns, uint8_t *out, mvlm_error *error)
+{
+    const struct format_tensor *t = s->entry;
+    TRY(writer_read(&s->c->writer, t->range.offset + index * s->tile_bytes, out, s->tile_bytes,
+                    error));
+    pack_columns(rows, n_rows, (size_t)t->n_cols, columns);
+    rounding_apply(s->c->kernels, out, columns, (size_t)t->n_cols, s->feedback);
+    return MVLM_OK;
 }
 
 static mvlm_status pack_block_tile(const struct stream *s, size_t index, int thread,
@@ -131,6 +171,8 @@ static mvlm_status pack_block_tile(const struct stream *s, size_t index, int thr
     *loss = (struct pack_error){0};
     TRY(s->c->origin.read(&s->c->origin, s->tensor, row, n_rows, rows, error));
     multiply_columns(rows, s->factors, n_rows, n_cols);
+    if (s->feedback)
+        return round_tile(s, s->packing.first + index, rows, n_rows, scratch, out, error);
     if (t->layout == LAYOUT_TILES)
         pack_tile(s->c->kernels, t->type, rows, n_rows, n_cols, scratch, out, loss);
     else
@@ -157,7 +199,7 @@ static mvlm_status run_stream(struct stream *s, mvlm_error *error)
         const size_t left = first < s->n_tiles ? s->n_tiles - first : 0;
         s->packing.first = first;
         s->packing.n_tiles = left < s->tiles_a_block ? left : s->tiles_a_block;
-        threads_run(s->c->n_threads, s->packing.n_tiles + 1, run_task, s);
+        team_run(s->c->team, s->packing.n_tiles + 1, run_task, s);
         for (int thread = 0; thread < s->c->n_threads; thread++)
             if (s->statuses[thread] != MVLM_OK)
                 return fail(error, s->statuses[thread], "%s", s->errors[thread].message);
@@ -169,7 +211,8 @@ static mvlm_status run_stream(struct stream *s, mvlm_error *error)
 }
 
 static mvlm_status write_matrix(struct conversion *c, size_t index, const float *factors,
-                                XXH3_state_t *hash, struct pack_error *loss, mvlm_error *error)
+                                const float *feedback, XXH3_state_t *hash, struct pack_error *loss,
+                                mvlm_error *error)
 {
     const struct format_tensor *t = &c->directory[index];
     const size_t tile_values = (size_t)TILE * (size_t)t->n_cols, threads = (size_t)c->n_threads;
@@ -177,6 +220,7 @@ static mvlm_status write_matrix(struct conversion *c, size_t index, const float 
                        .entry = t,
                        .tensor = index,
                        .factors = factors,
+                       .feedback = feedback,
                        .left = t->range.n_bytes,
                        .hash = hash,
                        .loss = loss};
@@ -272,7 +316,9 @@ static mvlm_status check_range(const struct conversion *c, size_t index, float l
                 name, (double)largest, tensor_type_name(type), (double)pack_most(type), option);
 }
 
-static mvlm_status write_tensor(struct conversion *c, size_t index, mvlm_error *error)
+/* Where the writer stands; with `feedback`, where the tensor has been written before. */
+static mvlm_status write_tensor(struct conversion *c, size_t index, const float *feedback,
+                                mvlm_error *error)
 {
     struct format_tensor *t = &c->directory[index];
     struct pack_error loss = {0};
@@ -280,22 +326,22 @@ static mvlm_status write_tensor(struct conversion *c, size_t index, mvlm_error *
     XXH3_state_t hash;
     XXH128_canonical_t digest;
     XXH3_128bits_reset(&hash);
-    TRY(writer_pad(&c->writer, t->range.offset, error));
     TRY(balance_factors(&c->origin, c->directory, index, c->options->norm_balance, &factors,
                         error));
     const mvlm_status status = c->origin.specs[index].kind == TENSOR_VECTOR
                                    ? write_vector(c, index, factors, &hash, error)
-                                   : write_matrix(c, index, factors, &hash, &loss, error);
+                                   : write_matrix(c, index, factors, feedback, &hash, &loss, error);
     free(factors);
     TRY(status);
     TRY(check_range(c, index, loss.largest, error));
     XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(&hash));
     memcpy(t->digest, digest.digest, sizeof t->digest);
-    report_loss(c->report, &c->origin.specs[index], t->type, &loss);
+    if (!feedback)
+        report_loss(c->report, &c->origin.specs[index], t->type, &loss);
     return MVLM_OK;
 }
 
-/* ---- The whole -------------------------------------------------------------------------- */
+/* ---- Front ------------------------------------------------------------------------------ */
 
 /* Description and tokenizer, which are known before the data. What mobilevlm would refuse to open
  * (a norm's epsilon out of range, a piece that stands twice) is refused here, by the very code that
@@ -319,15 +365,63 @@ static mvlm_status begin_front(struct conversion *c, mvlm_error *error)
 }
 
 /* The directory, whose digests are known now, and the header with the digest of it all. */
-static mvlm_status finish_front(struct conversion *c, mvlm_error *error)
+static void complete_front(struct conversion *c)
 {
     const size_t n = (size_t)c->header.data.offset;
     memcpy(c->front + c->header.directory.offset, c->directory, c->origin.n * sizeof *c->directory);
     memcpy(c->front, &c->header, sizeof c->header);
     digest_of_front(c->front, n, c->header.digest);
     memcpy(c->front, &c->header, sizeof c->header);
-    return writer_finish(&c->writer, c->front, n, error);
 }
+
+/* ---- Calibration ------------------------------------------------------------------------ */
+
+static void tell_calibrated(void *user, double share)
+{
+    const struct conversion *c = user;
+    const uint64_t after = c->total - c->done; /* calibrating, and rounding */
+    tell_progress(c, c->done + (uint64_t)((double)after / 2 * share));
+}
+
+static mvlm_status round_tensor(struct conversion *c, size_t index, const float *moments,
+                                mvlm_error *error)
+{
+    const struct format_tensor *t = &c->directory[index];
+    float *feedback;
+    TRY(rounding_feedback(moments, (size_t)t->n_cols, c->team, &feedback, error));
+    mvlm_status status = writer_seek(&c->writer, t->range.offset, error);
+    if (status == MVLM_OK)
+        status = write_tensor(c, index, feedback, error);
+    free(feedback);
+    return status;
+}
+
+/* The file as it stands, whole but for its name, is the model that is observed. */
+static mvlm_status calibrate_file(struct conversion *c, mvlm_error *error)
+{
+    const struct calibrate_options how = {.n_tokens = c->options->calibration,
+                                          .n_threads = c->n_threads,
+                                          .isa = c->options->isa,
+                                          .stop = c->options->stop,
+                                          .progress = tell_calibrated,
+                                          .progress_user = c};
+    struct calibration *calibration;
+    complete_front(c);
+    TRY(writer_seek(&c->writer, 0, error));
+    TRY(writer_append(&c->writer, c->front, (size_t)c->header.data.offset, error));
+    TRY(calibrate(c->writer.temporary, &how, &calibration, error));
+    c->done += (c->total - c->done) / 2;
+    mvlm_status status = MVLM_OK;
+    for (size_t i = 0; i < c->origin.n && status == MVLM_OK; i++) {
+        const float *moments = calibration_moments(calibration, c->directory[i].name);
+        if (moments)
+            status = round_tensor(c, i, moments, error);
+    }
+    calibration_close(calibration);
+    return status;
+}
+
+/* ---- The whole -------------------------------------------------------------------------- */
 
 static mvlm_status run(struct conversion *c, const char *folder, const char *path,
                        mvlm_error *error)
@@ -340,13 +434,19 @@ static mvlm_status run(struct conversion *c, const char *folder, const char *pat
     TRY(begin_front(c, error));
     TRY(writer_open(&c->writer, path, c->options->force, c->options->stop, error));
     TRY(writer_pad(&c->writer, c->header.data.offset, error));
-    for (size_t i = 0; i < c->origin.n; i++)
-        TRY(write_tensor(c, i, error));
-    return finish_front(c, error);
+    for (size_t i = 0; i < c->origin.n; i++) {
+        TRY(writer_pad(&c->writer, c->directory[i].range.offset, error));
+        TRY(write_tensor(c, i, NULL, error));
+    }
+    if (c->origin.config.description.convert.calibration)
+        TRY(calibrate_file(c, error));
+    complete_front(c);
+    return writer_finish(&c->writer, c->front, (size_t)c->header.data.offset, error);
 }
 
 static void close_all(struct conversion *c)
 {
+    team_close(c->team);
     writer_close(&c->writer);
     free(c->front);
     free(c->directory);
@@ -358,10 +458,15 @@ mvlm_status convert(const char *folder, const char *path, const struct convert_o
 {
     bool known;
     struct conversion c = {.options = options,
-                           .kernels = kernels_choose(NULL, &known),
+                           .kernels = kernels_choose(options->isa, &known),
                            .report = report,
                            .writer.file = -1};
+    if (!c.kernels)
+        return fail(error, MVLM_USAGE, "instruction set %.40s is not there", options->isa);
     c.n_threads = options->n_threads ? options->n_threads : threads_available();
+    c.team = team_open(c.n_threads);
+    if (!c.team)
+        return fail(error, MVLM_NO_MEMORY, "%d threads cannot be started", c.n_threads);
     if (report)
         memset(report, 0, sizeof *report);
     const mvlm_status status = run(&c, folder, path, error);

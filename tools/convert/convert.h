@@ -26,19 +26,22 @@ struct convert_report {
     char digest[33];
 };
 
-/* What --norm-balance is by default. */
+/* What --norm-balance and --calibrate are by default. */
 #define CONVERT_NORM_BALANCE 1.0
+#define CONVERT_CALIBRATION  1024
 
 struct convert_options {
     struct tensor_types types;
     double norm_balance; /* 0 to 1: balance.h's alpha; 0: norms stay as they are */
+    /* tokens that q4's rounding is calibrated on, calibrate.h; 0: none. Random weights have nothing to say */
+    size_t calibration;
     const char *random; /* the shape of a model of random numbers, random_model.h; NULL: a folder */
     uint64_t seed;      /* of those */
     bool force;
-    int n_threads; /* 0: one a core */
+    int n_threads;   /* 0: one a core */
+    const char *isa; /* highest rung of kernels; NULL: the best. Nothing depends on it but time */
     const volatile sig_atomic_t *stop;
-    void (*progress)(void *user, uint64_t done,
-                     uint64_t total); /* bytes written; NULL: nobody asks */
+    void (*progress)(void *user, double share); /* NULL: nobody asks */
     void *progress_user;
 };
 

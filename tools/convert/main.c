@@ -24,6 +24,7 @@ struct values {
     int64_t seed;                     /* -1: not given */
     int type, vision_type, head_type; /* -1: not given */
     double norm_balance;
+    int64_t calibration; /* -1: not given */
     int64_t threads;
     bool force, quiet, help, version;
 };
@@ -60,6 +61,9 @@ static const struct option options[] = {
     {"--norm-balance", OPTION_REAL, AT(norm_balance), "A", 0, 1, NULL, 1,
      "how far a norm's large channels move into quantized matrices behind it: 0 not at all, 1 "
      "wholly (default 1)"},
+    {"--calibrate", OPTION_INTEGER, AT(calibration), "N", 0, 1e9, NULL, 1,
+     "tokens of its own text that the model reads before its weights are rounded to q4, so that "
+     "errors fall where they matter least; 0: round each to the nearest (default 1024)"},
     {"--random", OPTION_TEXT, AT(random), "NAME", 0, 0, NULL, 1,
      "full-size random weights instead of a checkpoint's, for benchmarks; NAME is a published "
      "model's shape, such as v2-1.7b"},
@@ -85,9 +89,9 @@ static const struct program program = {
     options,
     sizeof options / sizeof *options};
 
-static void show_progress(void *user, uint64_t done, uint64_t total)
+static void show_progress(void *user, double share)
 {
-    progress_show(user, "converting", (double)done / (double)total);
+    progress_show(user, "converting", share);
 }
 
 static void print_report(const struct convert_report *report, const char *path)
@@ -130,18 +134,23 @@ static mvlm_status run(const struct values *values, const struct text_list *word
         return cli_fail(error, MVLM_USAGE,
                         "%zu checkpoint folders named, expected one; see %s --help", words->n,
                         program.name);
+    if (values->random && values->calibration > 0)
+        return cli_fail(error, MVLM_USAGE,
+                        "--calibrate is for a checkpoint: random weights write nothing sensible");
     if (!values->output)
         return cli_fail(error, MVLM_USAGE, "no model file named: -o FILE");
     progress_start(&bar, values->quiet);
-    const struct convert_options how = {.types = types_of(values),
-                                        .norm_balance = values->norm_balance,
-                                        .random = values->random,
-                                        .seed = values->seed > 0 ? (uint64_t)values->seed : 0,
-                                        .force = values->force,
-                                        .n_threads = (int)values->threads,
-                                        .stop = &stopped_by,
-                                        .progress = show_progress,
-                                        .progress_user = &bar};
+    const struct convert_options how = {
+        .types = types_of(values),
+        .norm_balance = values->norm_balance,
+        .calibration = values->calibration >= 0 ? (size_t)values->calibration : CONVERT_CALIBRATION,
+        .random = values->random,
+        .seed = values->seed > 0 ? (uint64_t)values->seed : 0,
+        .force = values->force,
+        .n_threads = (int)values->threads,
+        .stop = &stopped_by,
+        .progress = show_progress,
+        .progress_user = &bar};
     catch_signals();
     const mvlm_status status =
         convert(values->random ? NULL : words->items[0], values->output, &how, &report, error);
@@ -157,6 +166,7 @@ int main(int argc, char **argv)
                             .vision_type = -1,
                             .head_type = -1,
                             .seed = -1,
+                            .calibration = -1,
                             .norm_balance = CONVERT_NORM_BALANCE};
     struct text_list words = {0};
     mvlm_error error = {0};

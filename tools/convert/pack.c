@@ -143,6 +143,13 @@ static void transpose(const float *rows, size_t n_rows, size_t n_cols, float *co
     }
 }
 
+void pack_columns(const float *rows, size_t n_rows, size_t n_cols, float *columns)
+{
+    transpose(rows, n_rows, n_cols, columns);
+    memset(columns + n_cols * TILE, 0,
+           (aligned(n_cols, KERNEL_GROUP) - n_cols) * TILE * sizeof *columns);
+}
+
 size_t pack_scratch(size_t n_cols)
 {
     const size_t n_k = aligned(n_cols, KERNEL_GROUP);
@@ -158,8 +165,7 @@ static void pack_quantized_tile(const struct kernels *kernels, enum tensor_type 
     for (size_t r = 0; r < n_rows; r++)
         measure(rows + r * n_cols, n_cols, &part);
     if (part.largest <= pack_most(type)) {
-        transpose(rows, n_rows, n_cols, scratch);
-        memset(scratch + n_cols * TILE, 0, (n_k - n_cols) * TILE * sizeof *scratch);
+        pack_columns(rows, n_rows, n_cols, scratch);
         part.differences = type == TENSOR_Q8
                                ? kernels->pack_q8(out, scratch, n_k)
                                : kernels->pack_q4(out, scratch, n_k, scratch + n_k * TILE);

@@ -31,4 +31,8 @@ void pack_tile(const struct kernels *kernels, enum tensor_type type, const float
                size_t n_rows, size_t n_cols, float *scratch, void *out, struct pack_error *error);
 size_t pack_scratch(size_t n_cols);
 
+/* The columns that a tile of q8 or q4 is made of: rows[n_rows][n_cols] -> columns[n_k][32], n_k a
+ * multiple of 32, zeros where there are no more rows or columns. */
+void pack_columns(const float *rows, size_t n_rows, size_t n_cols, float *columns);
+
 #endif

@@ -88,6 +88,33 @@ mvlm_status writer_pad(struct writer *writer, uint64_t position, mvlm_error *err
     return MVLM_OK;
 }
 
+mvlm_status writer_seek(struct writer *writer, uint64_t position, mvlm_error *error)
+{
+    if (lseek(writer->file, (off_t)position, SEEK_SET) < 0)
+        return write_failed(writer, "written", error);
+    writer->position = writer->started = position;
+    return MVLM_OK;
+}
+
+mvlm_status writer_read(const struct writer *writer, uint64_t position, void *bytes, size_t n_bytes,
+                        mvlm_error *error)
+{
+    char *at = bytes;
+    while (n_bytes) {
+        const ssize_t n = pread(writer->file, at, n_bytes, (off_t)position);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            errno = EIO; /* somebody has cut the file */
+        if (n <= 0)
+            return write_failed(writer, "read back", error);
+        at += n;
+        position += (uint64_t)n;
+        n_bytes -= (size_t)n;
+    }
+    return MVLM_OK;
+}
+
 /* Makes the rename last: the folder's own entry is synced. */
 static void sync_folder(const char *path)
 {
@@ -105,8 +132,7 @@ static void sync_folder(const char *path)
 mvlm_status writer_finish(struct writer *writer, const void *front, size_t n_bytes,
                           mvlm_error *error)
 {
-    if (lseek(writer->file, 0, SEEK_SET) < 0)
-        return write_failed(writer, "written", error);
+    TRY(writer_seek(writer, 0, error));
     TRY(write_all(writer, front, n_bytes, error));
     if (fsync(writer->file) != 0)
         return write_failed(writer, "synced", error);

@@ -28,6 +28,13 @@ mvlm_status writer_append(struct writer *writer, const void *bytes, size_t n_byt
                           mvlm_error *error);
 mvlm_status writer_pad(struct writer *writer, uint64_t position, mvlm_error *error);
 
+/* The next bytes come to stand at `position`, over those that are there. MVLM_BAD_OUTPUT. */
+mvlm_status writer_seek(struct writer *writer, uint64_t position, mvlm_error *error);
+
+/* Reads bytes that were written before; from several threads at once. MVLM_BAD_OUTPUT. */
+mvlm_status writer_read(const struct writer *writer, uint64_t position, void *bytes, size_t n_bytes,
+                        mvlm_error *error);
+
 /* Writes the file's beginning, syncs, renames. */
 mvlm_status writer_finish(struct writer *writer, const void *front, size_t n_bytes,
                           mvlm_error *error);
