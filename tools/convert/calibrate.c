@@ -11,8 +11,8 @@
 
 enum {
     SEQUENCE = 128,     /* tokens at most */
+    FIRST_SEED = 1,     /* of the first sequence; each other one has the next */
     OBSERVED_ROWS = 32, /* at most in one call of the observer */
-    FIRST_SEED = 1,
 };
 
 /* A matrix of q4. */
