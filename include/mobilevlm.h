@@ -149,7 +149,9 @@ mvlm_status mvlm_detokenize(const mvlm_model *model, const int32_t *ids, size_t 
 typedef enum mvlm_kv_type { MVLM_KV_AUTO, MVLM_KV_F32, MVLM_KV_F16, MVLM_KV_Q8 } mvlm_kv_type;
 
 typedef struct mvlm_session_options {
-    int n_threads; /* 0: one a core that the process may use */
+    /* 0: one a core that the process may use; the calling thread is one of them. The others start with
+     * the session, sleep between calls, block all signals, and end with it. */
+    int n_threads;
     /* Positions in the cache; 0: as the question needs, at most the model's context. */
     size_t n_ctx;
     mvlm_kv_type kv_type; /* auto: f32 for f32 files, else q8 */
