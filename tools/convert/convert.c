@@ -434,6 +434,9 @@ static mvlm_status run(struct conversion *c, const char *folder, const char *pat
     TRY(begin_front(c, error));
     TRY(writer_open(&c->writer, path, c->options->force, c->options->stop, error));
     TRY(writer_pad(&c->writer, c->header.data.offset, error));
+    c->team = team_open(c->n_threads);
+    if (!c->team)
+        return fail(error, MVLM_NO_MEMORY, "%d threads cannot be started", c->n_threads);
     for (size_t i = 0; i < c->origin.n; i++) {
         TRY(writer_pad(&c->writer, c->directory[i].range.offset, error));
         TRY(write_tensor(c, i, NULL, error));
@@ -464,9 +467,6 @@ mvlm_status convert(const char *folder, const char *path, const struct convert_o
     if (!c.kernels)
         return fail(error, MVLM_USAGE, "instruction set %.40s is not there", options->isa);
     c.n_threads = options->n_threads ? options->n_threads : threads_available();
-    c.team = team_open(c.n_threads);
-    if (!c.team)
-        return fail(error, MVLM_NO_MEMORY, "%d threads cannot be started", c.n_threads);
     if (report)
         memset(report, 0, sizeof *report);
     const mvlm_status status = run(&c, folder, path, error);
