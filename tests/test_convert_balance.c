@@ -279,35 +279,23 @@ static void nothing_changes_without_quantization(void **state)
     }
 }
 
-/* The description's field, or -1 when it is not there. */
-static double recorded(const char *const *words)
-{
-    expect_good(convert_with(words), "");
-    struct program_result result =
-        run(WORDS(MOBILEVLM_PROGRAM, "info", "--json", "-m", model), NULL);
-    json_t *json = json_loads(result.out, 0, NULL);
-    const json_t *field =
-        json_object_get(json_object_get(json, "description"), "convert.norm_balance");
-    const double value = field ? json_number_value(field) : -1;
-    json_decref(json);
-    program_free(&result);
-    return value;
-}
-
 static void the_description_says_how(void **state)
 {
     (void)state;
     copy_checkpoint("text");
-    assert_true(recorded(WORDS("--force")) == CONVERT_NORM_BALANCE);
-    assert_true(recorded(WORDS("--force", "--type", "q8", "--norm-balance", "0.25")) == 0.25);
-    assert_true(recorded(WORDS("--force", "--norm-balance", "0")) == -1);
-    assert_true(recorded(WORDS("--force", "--type", "f16")) == -1);
+    assert_true(recorded("convert.norm_balance", WORDS("--force")) == CONVERT_NORM_BALANCE);
+    assert_true(recorded("convert.norm_balance",
+                         WORDS("--force", "--type", "q8", "--norm-balance", "0.25")) == 0.25);
+    assert_true(recorded("convert.norm_balance", WORDS("--force", "--norm-balance", "0")) == -1);
+    assert_true(recorded("convert.norm_balance", WORDS("--force", "--type", "f16")) == -1);
     /* no tower, and a head that is tied: nothing there that would be balanced */
-    assert_true(recorded(WORDS("--force", "--type", "f16", "--head-type", "q8", "--vision-type",
-                               "q8")) == -1);
+    assert_true(recorded("convert.norm_balance", WORDS("--force", "--type", "f16", "--head-type",
+                                                       "q8", "--vision-type", "q8")) == -1);
     copy_checkpoint("v2");
-    assert_true(recorded(WORDS("--force", "--type", "f16", "--vision-type", "q8")) > 0);
-    assert_true(recorded(WORDS("--force", "--type", "f16", "--head-type", "q4")) > 0);
+    assert_true(recorded("convert.norm_balance",
+                         WORDS("--force", "--type", "f16", "--vision-type", "q8")) > 0);
+    assert_true(recorded("convert.norm_balance",
+                         WORDS("--force", "--type", "f16", "--head-type", "q4")) > 0);
     expect_failure(convert_with(WORDS("--force", "--norm-balance", "1.5")), 2, "--norm-balance", 1);
     expect_failure(convert_with(WORDS("--force", "--norm-balance=-1")), 2, "--norm-balance", 1);
 }

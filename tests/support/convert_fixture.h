@@ -51,6 +51,20 @@ static inline void expect_good(struct program_result result, const char *output)
     program_free(&result);
 }
 
+/* Converts, and returns the number that the file's description has under `key`; -1 when it has none. */
+static inline double recorded(const char *key, const char *const *words)
+{
+    expect_good(convert_with(words), "");
+    struct program_result result =
+        run(WORDS(MOBILEVLM_PROGRAM, "info", "--json", "-m", model), NULL);
+    json_t *json = json_loads(result.out, 0, NULL);
+    const json_t *field = json_object_get(json_object_get(json, "description"), key);
+    const double value = field ? json_number_value(field) : -1;
+    json_decref(json);
+    program_free(&result);
+    return value;
+}
+
 static inline size_t count_files(const char *folder)
 {
     DIR *directory = opendir(folder);
