@@ -130,12 +130,12 @@ static void the_description_says_how(void **state)
     assert_int_equal((int)recorded("convert.calibration", WORDS("--force", "--calibrate", "1")), 1);
     assert_int_equal((int)recorded("convert.calibration", WORDS("--force", "--calibrate=0")), -1);
     assert_int_equal((int)recorded("convert.calibration", WORDS("--force", "--type", "q8")), -1);
-    assert_int_equal(
-        recorded("convert.calibration", WORDS("--force", "--type", "f32", "--calibrate", "50")),
-        -1);
+    assert_int_equal((int)recorded("convert.calibration",
+                                   WORDS("--force", "--type", "f32", "--calibrate", "50")),
+                     -1);
     copy_checkpoint("v1");
     assert_int_equal(
-        recorded("convert.calibration", WORDS("--force", "--type", "q8", "--head-type", "q4")),
+        (int)recorded("convert.calibration", WORDS("--force", "--type", "q8", "--head-type", "q4")),
         CONVERT_CALIBRATION);
 }
 
