@@ -171,8 +171,10 @@ void mvlm_session_close(mvlm_session *session);
  * From any thread or signal handler. */
 void mvlm_session_cancel(mvlm_session *session);
 
-/* What matrices read: called with rows [n_rows][n], at most 32 at a time and those of one product in
- * order, before a weight matrix of n inputs is multiplied with them; `tensor_offset` is its tensor's
+enum { MVLM_OBSERVED_ROWS = 32 };
+
+/* What matrices read: called with rows [n_rows][n], at most MVLM_OBSERVED_ROWS at a time and those of
+ * one product in order, before a weight matrix of n inputs is multiplied with them; `tensor_offset` is its tensor's
  * mvlm_tensor.offset. Where the layer reads eight bits, the rows hold what these stand for. On the
  * thread that called into the session; `rows` is valid during the call. */
 typedef void (*mvlm_observer_fn)(void *user, uint64_t tensor_offset, const float *rows,

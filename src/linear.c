@@ -14,7 +14,6 @@ enum {
     GROUP = 4,
     GROUP_BYTES = 512 << 10,
     ROWS_BYTES = 768 << 10,
-    OBSERVED_ROWS = 32, /* at a time: of any layer they fit a thread's scratch */
 };
 
 /* scratch of one thread: sums [FLOAT_ROWS][TILE], a panel of floats or the panels of a group of q4 tiles */
@@ -91,15 +90,15 @@ static void read_input(const struct input *input, size_t first, size_t n_rows, s
         }
 }
 
-/* Before any task runs, so that the scratch is free. */
+/* Before any task runs, so that the scratch is free: as many rows as are handed on at a time fit it. */
 static void observe(const struct compute *compute, const struct input *input,
                     const struct product *products, size_t n_products)
 {
     const size_t n = products->layer->weight.n_cols;
     float *rows = compute_scratch(compute, 0);
-    for (size_t first = 0; first < input->n_rows; first += OBSERVED_ROWS) {
+    for (size_t first = 0; first < input->n_rows; first += MVLM_OBSERVED_ROWS) {
         const size_t left = input->n_rows - first,
-                     n_rows = left < OBSERVED_ROWS ? left : OBSERVED_ROWS;
+                     n_rows = left < MVLM_OBSERVED_ROWS ? left : MVLM_OBSERVED_ROWS;
         read_input(input, first, n_rows, n, rows);
         for (size_t i = 0; i < n_products; i++) {
             const uint8_t *data = products[i].layer->weight.data;

@@ -36,4 +36,17 @@ ALWAYS_INLINE void fetch_line(struct fetch *fetch)
     fetch_lines(fetch, 1);
 }
 
+/* A q4 tile times one row. */
+typedef void (*gemv_q4_fn)(int32_t *y, const int8_t *x, const int32_t *group_sum, const void *tile,
+                           size_t n_k);
+
+/* The same times n_rows, one after another: for few rows, for which preparing the tile does not pay. */
+ALWAYS_INLINE void row_by_row(gemv_q4_fn gemv, int32_t *y, size_t y_stride, const struct q8_rows *x,
+                              size_t n_rows, const void *tile, size_t n_k)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        gemv(y + r * y_stride, x->values + r * x->stride, x->group_sum + r * (n_k / KERNEL_GROUP),
+             tile, n_k);
+}
+
 #endif

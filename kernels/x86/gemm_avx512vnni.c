@@ -208,11 +208,8 @@ void KERNEL(gemm_q4)(int32_t *y, size_t y_stride, const struct q8_rows *x, size_
                      const void *tile, const uint8_t *panel, size_t n_k, const uint8_t *next,
                      size_t n_next)
 {
-    if (panel) {
+    if (panel)
         KERNEL(gemm_q8)(y, y_stride, x, n_rows, panel, n_k, next, n_next);
-        return;
-    }
-    for (size_t r = 0; r < n_rows; r++)
-        gemv_q4(y + r * y_stride, x->values + r * x->stride,
-                x->group_sum + r * (n_k / KERNEL_GROUP), tile, n_k);
+    else
+        row_by_row(gemv_q4, y, y_stride, x, n_rows, tile, n_k);
 }

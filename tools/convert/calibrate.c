@@ -10,9 +10,8 @@
 #include "status.h"
 
 enum {
-    SEQUENCE = 128,     /* tokens at most */
-    FIRST_SEED = 1,     /* of the first sequence; each other one has the next */
-    OBSERVED_ROWS = 32, /* at most in one call of the observer */
+    SEQUENCE = 128, /* tokens at most */
+    FIRST_SEED = 1, /* of the first sequence; each other one has the next */
 };
 
 /* A matrix of q4. */
@@ -89,7 +88,7 @@ static mvlm_status list_matrices(struct calibration *c, const mvlm_model *model,
             TRY(add_matrix(c, &tensor, error));
             most = (size_t)tensor.shape[1] > most ? (size_t)tensor.shape[1] : most;
         }
-    const size_t n_bytes = moments_scratch(OBSERVED_ROWS, most) * sizeof *c->scratch;
+    const size_t n_bytes = moments_scratch(MVLM_OBSERVED_ROWS, most) * sizeof *c->scratch;
     c->scratch = malloc(n_bytes);
     return c->scratch ? MVLM_OK : fail_no_memory(error, "rows that matrices read", n_bytes);
 }

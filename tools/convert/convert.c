@@ -383,15 +383,28 @@ static void tell_calibrated(void *user, double share)
     tell_progress(c, c->done + (uint64_t)((double)after / 2 * share));
 }
 
-static mvlm_status round_tensor(struct conversion *c, size_t index, const float *moments,
-                                mvlm_error *error)
+/* The matrices of q4. Those that read the same rows are neighbours and share moments and feedback. */
+static mvlm_status round_tensors(struct conversion *c, const struct calibration *calibration,
+                                 mvlm_error *error)
 {
-    const struct format_tensor *t = &c->directory[index];
-    float *feedback;
-    TRY(rounding_feedback(moments, (size_t)t->n_cols, c->team, &feedback, error));
-    mvlm_status status = writer_seek(&c->writer, t->range.offset, error);
-    if (status == MVLM_OK)
-        status = write_tensor(c, index, feedback, error);
+    const float *moments = NULL;
+    float *feedback = NULL;
+    mvlm_status status = MVLM_OK;
+    for (size_t i = 0; i < c->origin.n && status == MVLM_OK; i++) {
+        const struct format_tensor *t = &c->directory[i];
+        const float *own = calibration_moments(calibration, t->name);
+        if (!own)
+            continue;
+        if (own != moments) {
+            free(feedback);
+            status = rounding_feedback(own, (size_t)t->n_cols, c->team, &feedback, error);
+            moments = own;
+        }
+        if (status == MVLM_OK)
+            status = writer_seek(&c->writer, t->range.offset, error);
+        if (status == MVLM_OK)
+            status = write_tensor(c, i, feedback, error);
+    }
     free(feedback);
     return status;
 }
@@ -411,12 +424,7 @@ static mvlm_status calibrate_file(struct conversion *c, mvlm_error *error)
     TRY(writer_append(&c->writer, c->front, (size_t)c->header.data.offset, error));
     TRY(calibrate(c->writer.temporary, &how, &calibration, error));
     c->done += (c->total - c->done) / 2;
-    mvlm_status status = MVLM_OK;
-    for (size_t i = 0; i < c->origin.n && status == MVLM_OK; i++) {
-        const float *moments = calibration_moments(calibration, c->directory[i].name);
-        if (moments)
-            status = round_tensor(c, i, moments, error);
-    }
+    const mvlm_status status = round_tensors(c, calibration, error);
     calibration_close(calibration);
     return status;
 }
