@@ -213,6 +213,32 @@ static inline void save_tensors(struct tensors *tensors)
 
 /* ---- cmocka's fixtures ------------------------------------------------------------------ */
 
+/* Sends each signal to a conversion with this option, so many seconds after its file was begun, and
+ * expects one file there until then and none afterwards. */
+static inline void expect_signals_leave_nothing(const char *seconds, const char *option,
+                                                const char *value)
+{
+    static const struct {
+        const char *name;
+        int code;
+    } signals[] = {{"INT", 130}, {"TERM", 143}, {"HUP", 129}};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        char script[1800];
+        snprintf(script, sizeof script,
+                 "\"$0\" \"$@\" & while ! ls %s/* >%s/list 2>&1; do sleep 0.01; done; sleep %s; "
+                 "ls %s | wc -l; kill -s %s $!; wait $!",
+                 out_folder, root, seconds, out_folder, signals[i].name);
+        struct program_result result = run(
+            WORDS("/bin/sh", "-c", script, CONVERT_PROGRAM, checkpoint, "-o", model, option, value),
+            NULL);
+        assert_int_equal(result.code, signals[i].code);
+        assert_string_equal(result.err, "");
+        assert_int_equal(atoi(result.out), 1);
+        assert_int_equal(count_files(out_folder), 0);
+        program_free(&result);
+    }
+}
+
 static inline int convert_setup(void **state)
 {
     (void)state;
