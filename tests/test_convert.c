@@ -224,6 +224,45 @@ static void the_selected_layer_is_honoured(void **state)
     }
 }
 
+/* ldpv2 pools to 12 x 12, as published, unless the checkpoint says otherwise. */
+static void the_projectors_grid_may_be_chosen(void **state)
+{
+    (void)state;
+    copy_checkpoint("v2");
+    expect_good(convert_with(WORDS("--force", "-q")), "");
+    expect_integer(model, "projector.grid", 12);
+    set_field("config.json", "mm_projector_grid", "3");
+    expect_good(convert_with(WORDS("--force", "-q")), "");
+    expect_integer(model, "projector.grid", 3);
+    expect_verified(model);
+    set_field("config.json", "mm_projector_grid", "0");
+    expect_failure(convert_with(WORDS("--force")), 3, "mm_projector_grid", 1);
+}
+
+/* "short": the same turns as v1, without the sentence before them. */
+static void the_template_is_chosen_by_conv_mode(void **state)
+{
+    static const char *const modes[] = {"v1", "short"};
+    json_t *system[2];
+    (void)state;
+    copy_checkpoint("v1");
+    for (size_t i = 0; i < 2; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "\"%s\"", modes[i]);
+        set_field("config.json", "conv_mode", name);
+        expect_good(convert_with(WORDS("--force", "-q")), "");
+        expect_verified(model);
+        json_t *suffix = description_field(model, "prompt.answer_prefix");
+        assert_string_equal(json_string_value(suffix), " ");
+        json_decref(suffix);
+        system[i] = description_field(model, "prompt.system");
+    }
+    assert_memory_equal(json_string_value(system[0]), "A chat between ", 15);
+    assert_string_equal(json_string_value(system[1]), "");
+    json_decref(system[0]);
+    json_decref(system[1]);
+}
+
 static void defaults_are_the_references(void **state)
 {
     static const char *const absent[] = {
@@ -289,6 +328,8 @@ int main(void)
         TEST(force_overwrites),
         TEST(leftovers_of_training_change_nothing),
         TEST(the_selected_layer_is_honoured),
+        TEST(the_projectors_grid_may_be_chosen),
+        TEST(the_template_is_chosen_by_conv_mode),
         TEST(defaults_are_the_references),
         TEST(end_tokens_may_be_a_list),
         TEST(help_names_every_option_once),

@@ -48,6 +48,8 @@ static const struct prompt_template {
       "A chat between a curious user and an artificial intelligence assistant. "
       "The assistant gives helpful, detailed, and polite answers to the user's questions.",
       " ", "USER: ", " ASSISTANT:", " ", "</s>"}},
+    /* our own: a small model's prompt without the sentence that it would read each time */
+    {"short", {1, "", "", "", "USER: ", " ASSISTANT:", " ", "</s>"}},
 };
 
 /* The tower that the published checkpoints name but do not describe:
@@ -310,8 +312,11 @@ static mvlm_status read_projector(struct config *c, mvlm_error *error)
                     file, type, MAX_LINEAR);
     d->projector.kind = c->projector->kind;
     d->projector.n_linear = number ? number : c->projector->n_linear;
+    /* the reference pools to 12 x 12 whatever the tower's grid; mm_projector_grid is our own */
+    const int64_t published_grid = 12;
     if (d->projector.kind == PROJECTOR_LDPV2)
-        d->projector.grid = 12; /* the reference pools to 12 x 12 whatever the tower's grid */
+        TRY(json_integer_field(file, c->json, "mm_projector_grid", 1, 256, &published_grid,
+                               &d->projector.grid, error));
     if (d->projector.kind == PROJECTOR_LDP) {
         d->projector.norm_eps = 1e-5;
         /* torchvision's _make_divisible(hidden / 4, 8): the nearest multiple of 8, never under 90 %
