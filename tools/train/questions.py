@@ -1,0 +1,147 @@
+"""True questions and answers about a scene, and the conversation's text as ids."""
+import sentencepiece
+
+from scenes import SHAPES
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+NAMING = ("What is this?", "What is in the picture?", "Name the object.", "What do you see?")
+PLACES = (
+    {2: ("on the left", "on the right"), 3: ("on the left", "in the middle", "on the right")},
+    {2: ("at the top", "at the bottom"), 3: ("at the top", "in the middle", "at the bottom")},
+)
+
+
+def plural(noun):
+    return noun + ("es" if noun.endswith(("s", "x", "sh", "ch")) else "s")
+
+
+class Questioner:
+    """`ask(scene)` -> [(question, answer, kind)], the first of which is the scene's main question."""
+
+    def __init__(self, drawings, random):
+        self.drawings, self.random = drawings, random
+        self.nouns = drawings.nouns
+        self.truths = {noun: self._truths(row) for noun, row in drawings.concepts.items()}
+
+    @staticmethod
+    def _truths(row):
+        """Whatever may be said to be there when the noun is: its other names and its broader terms."""
+        return {w.lower() for w in [row["concept"]] + row["accepted_answers"].split("|") + row["broader"].split("|") if w}
+
+    def with_article(self, noun):
+        article = "a" if noun == "TV" else self.drawings.concepts[noun]["article"]
+        noun = noun if noun == "TV" else noun.lower()
+        return f"{article} {noun}" if article else noun
+
+    def noun_of(self, thing):
+        return self.drawings.rows[thing.drawing]["concept"]
+
+    def ask(self, scene, n):
+        """At most n questions, no two of a kind but of `where` and `countq`."""
+        r = self.random
+        main, others = getattr(self, "_" + scene.kind)(scene)
+        if r.random() < 0.3:
+            others.append(("What colour is the background?", scene.background + ".", "bg"))
+        r.shuffle(others)
+        asked = ([main] if main else []) + others
+        asked = asked[:n]
+        r.shuffle(asked)
+        return [(self._reworded(question), answer, kind) for question, answer, kind in asked]
+
+    def _reworded(self, question):
+        """Now and then as people type: without capital, question mark, or in American spelling."""
+        r = self.random
+        if r.random() < 0.3:
+            question = question.replace("colour", "color")
+        if r.random() < 0.15:
+            question = question[0].lower() + question[1:]
+        if r.random() < 0.05:
+            question = question.rstrip("?.")
+        if r.random() < 0.05:
+            question = question.replace("What is", "What's").replace("what is", "what's")
+        return question
+
+    def _one(self, scene):
+        r, thing = self.random, scene.objects[0]
+        noun = self.noun_of(thing)
+        named = self.with_article(noun)
+        others = []
+        colours = self.drawings.rows[thing.drawing]["colours"]
+        if not thing.recoloured and colours:
+            others.append((f"What colour is the {noun}?", colours.split("|")[0].split(":")[0] + ".", "colour"))
+        if r.random() < 0.45:
+            others.append(self._yes_or_no(noun, named))
+        if r.random() < 0.1:
+            others.append(("How many things are there?", "one.", "count"))
+        return (r.choice(NAMING), named + ".", "name"), others
+
+    def _yes_or_no(self, noun, named):
+        r, other = self.random, noun
+        if r.random() < 0.5:
+            while self.truths[other] & self.truths[noun]:
+                other = r.choice(self.nouns)
+        word = "yes" if other == noun else "no"
+        return f"Is there {self.with_article(other)}?", f"{word}, there is {named}.", "yesno"
+
+    def _row(self, scene):
+        r, n = self.random, len(scene.objects)
+        named = [self.with_article(self.noun_of(o)) for o in scene.objects]
+        places = PLACES[scene.vertical][n]
+        others = [(f"What is {place}?", name + ".", "where") for place, name in zip(places, named)]
+        if r.random() < 0.4:
+            others.append(("How many things are there?", NUMBERS[n] + ".", "count"))
+        if r.random() < 0.3:
+            others.append(("What do you see?", ", ".join(named[:-1]) + " and " + named[-1] + ".", "list"))
+        return None, others
+
+    def _copies(self, scene):
+        n = len(scene.objects)
+        noun = self.noun_of(scene.objects[0])
+        others = []
+        if self.drawings.concepts[noun]["article"] and noun != "TV":
+            others.append((f"How many {plural(noun.lower())} are there?", NUMBERS[n] + ".", "copies"))
+        return ("How many things are there?", NUMBERS[n] + ".", "count"), others
+
+    def _shapes(self, scene):
+        r = self.random
+        there = [(s.kind, s.colour) for s in scene.shapes]
+        others = [("How many shapes are there?", NUMBERS[len(there)] + ".", "count")] if r.random() < 0.6 else []
+        for _ in range(2):
+            kind, colour = r.choice(there) if r.random() < 0.8 else (r.choice(list(SHAPES)), r.choice(there)[1])
+            others.append((f"How many {colour} {plural(kind)} are there?", NUMBERS[there.count((kind, colour))] + ".", "countq"))
+        kind, colour = r.choice(there)
+        n_kind = sum(k == kind for k, _ in there)
+        if len({c for k, c in there if k == kind}) == 1:
+            subject = f"is the {kind}" if n_kind == 1 else f"are the {plural(kind)}"
+            others.append((f"What colour {subject}?", colour + ".", "shcol"))
+        kind, colour = r.choice(there)
+        if len({k for k, c in there if c == colour}) == 1:
+            others.append((f"Which shape is {colour}?", f"a {kind}.", "shname"))
+        return None, others
+
+
+class Conversation:
+    """The template conv_mode "short" as ids:  USER: <image>\\nQUESTION ASSISTANT: ANSWER</s>USER: ..."""
+
+    BOS, EOS = 1, 2
+
+    def __init__(self, tokenizer_file):
+        self.pieces = sentencepiece.SentencePieceProcessor(model_file=tokenizer_file)
+        self.before = [self.BOS] + self.pieces.encode("USER: ")
+
+    def prompt(self, question, first=True):
+        """What follows the picture (or an earlier turn) up to the answer."""
+        start = "\n" if first else "USER: "
+        return self.pieces.encode(f"{start}{question} ASSISTANT:")
+
+    def turns(self, asked):
+        """[(question, answer, kind)] -> ids, and for each the kind of the answer that it is part of (None: a question)."""
+        ids, kinds = [], []
+        for i, (question, answer, kind) in enumerate(asked):
+            prompt, reply = self.prompt(question, i == 0), self.pieces.encode(answer) + [self.EOS]
+            ids += prompt + reply
+            kinds += [None] * len(prompt) + [kind] * len(reply)
+        return ids, kinds
+
+    def text(self, ids):
+        return self.pieces.decode(ids[: ids.index(self.EOS)] if self.EOS in ids else ids).strip()

@@ -1,0 +1,223 @@
+"""The three stages: a teacher that sees quickly, the tower that learns from it, the whole model.
+
+A stage knows its network, what a batch costs (`loss`), and how well the network does on drawings of the style that
+is held out (`score`). train.py does the rest.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from archive import accepted, bare
+from model import MobileVLM, VisionModel, init_tower
+from questions import Conversation, Questioner
+from scenes import Painter, SceneMaker, on_white
+from teacher import ConvNet, Namer, Teacher, shown_rows
+
+TEACHER_WIDTHS = (32, 64, 128, 256)
+SMOOTHING = 0.1
+
+
+@dataclass
+class Plan:
+    """How a stage is trained. Shares are of its pictures."""
+
+    pictures: int
+    batch: int  # pictures a process and step
+    mix: dict  # kinds of scenes
+    lr: float
+    muon_lr: float
+    floor: float  # of the cosine that the rates follow
+    warmup: int  # steps
+    average: float  # of the weights, a step
+    ramp: tuple  # strength of the distortions at the start; share at which it is 1
+    score_every: int  # pictures
+
+
+NAMING_MIX = dict(one=0.8, two=0.12, three=0.04, copies=0.04)
+PLANS = dict(
+    teacher=Plan(240_000, 24, NAMING_MIX, 1.5e-3, 0.0, 0.02, 100, 0.998, (0.2, 0.7), 24_000),
+    tower=Plan(300_000, 32, NAMING_MIX, 1.2e-3, 0.016, 0.03, 60, 0.998, (0.2, 0.5), 30_000),
+    whole=Plan(
+        150_000, 24, dict(one=0.5, two=0.17, three=0.08, copies=0.08, shapes=0.17),
+        1.5e-3, 0.02, 0.02, 60, 0.997, (0.7, 0.1), 20_000,
+    ),
+)  # fmt: skip
+
+
+class Stage:
+    """Common to all: random scenes, one painter for each size of pictures."""
+
+    def __init__(self, plan, train, held_out, sizes, seed):
+        self.plan, self.train, self.held_out, self.sizes, self.seed = plan, train, held_out, sizes, seed
+        self.maker = SceneMaker(train, seed)
+        self.painters = {}
+
+    def seeded(self, step, rank):
+        """Makes a step's scenes depend on nothing but the seed, so that a run that is resumed goes on as it would have."""
+        number = (self.seed * 1_000_003 + step) * 64 + rank
+        self.maker.random.seed(number)
+        torch.manual_seed(number)
+        for painter in self.painters.values():
+            painter.generator.manual_seed(number)
+
+    def batch(self, progress, size, step, rank, erase, prepare=None):
+        """`prepare(scenes)` may ask about the scenes and change them before they are painted."""
+        start, full = self.plan.ramp
+        strength = min(1.0, start + (1 - start) * progress / full)
+        if size not in self.painters:
+            self.painters[size] = Painter(self.train, size, 0)
+        self.seeded(step, rank)
+        painter = self.painters[size]
+        painter.strength = self.maker.strength = strength
+        scenes = self.maker.scenes(self.plan.batch, self.plan.mix)
+        if prepare:
+            prepare(scenes)
+        with torch.autocast("cpu", enabled=False):
+            return painter.paint(scenes, self.sizes.patch, erase)
+
+    def naming_loss(self, head, rows, batch, keep=None):
+        """Every object's noun, and at half weight its code point -> loss, logits of nouns, which objects stand alone."""
+        alone = torch.tensor([batch.scenes[i].kind == "one" for i in batch.owner.tolist()])
+        shown = shown_rows(batch.cover, rows.shape[1], alone, keep[batch.owner] if keep is not None else None)
+        noun, code_point = head(rows, batch.owner, shown)
+        loss = F.cross_entropy(noun, self.train.noun[batch.drawing], label_smoothing=SMOOTHING)
+        loss = loss + 0.5 * F.cross_entropy(code_point, self.train.code_point[batch.drawing], label_smoothing=SMOOTHING)
+        return loss, noun, alone
+
+    @torch.no_grad()
+    def score_naming(self, net):
+        """Share of the held-out drawings that the naming head names: everyday nouns, and all."""
+        right, everyday = [], self.held_out.everyday[self.held_out.noun]
+        for chosen in torch.arange(len(self.held_out.rows)).split(64):
+            rows = net.body(on_white(self.held_out, chosen, self.sizes.image))[0]
+            right.append(net.head(rows)[0].argmax(1) == self.held_out.noun[chosen])
+        right = torch.cat(right)
+        return dict(everyday=right[everyday].float().mean().item(), all=right.float().mean().item())
+
+
+class TeacherStage(Stage):
+    def __init__(self, *common):
+        super().__init__(*common)
+        self.net = Namer(ConvNet(TEACHER_WIDTHS), TEACHER_WIDTHS[-1], self.train)
+        self.groups = [(self.net, 1.0)]
+        self.score = self.score_naming
+
+    def loss(self, progress, step, rank):
+        batch = self.batch(progress, 112, step, rank, erase=True)
+        loss = self.naming_loss(self.net.head, self.net.body(batch.pictures)[0], batch)[0]
+        return loss, dict(name=loss)
+
+
+class TowerStage(Stage):
+    """Small pictures first, then those of the final size; part of the patches, and at the end all of them."""
+
+    LARGE, FULL = 0.6, 0.94
+
+    def __init__(self, *common, teacher):
+        super().__init__(*common)
+        tower = VisionModel(self.sizes)
+        init_tower(tower, self.sizes)
+        self.teacher = Teacher(teacher)
+        self.net = Namer(tower, self.sizes.vision_width, self.train, TEACHER_WIDTHS)
+        self.groups = [(self.net, 1.0)]
+        self.score = self.score_naming
+
+    def keep(self, batch, progress):
+        """-> [B, K] patches to read: those with something on them rather than empty ones."""
+        if progress >= self.FULL:
+            return None
+        n_pictures, n_patches = len(batch.scenes), batch.cover.shape[1]
+        covered = torch.zeros(n_pictures, n_patches).index_add_(0, batch.owner, batch.cover)
+        worth = torch.rand(n_pictures, n_patches) + 0.8 * (covered > 0.02)
+        return worth.topk(min(64, n_patches // 2), 1).indices
+
+    def loss(self, progress, step, rank):
+        size = self.sizes.image if progress >= self.LARGE else 112
+        batch = self.batch(progress, size, step, rank, erase=True)
+        keep = self.keep(batch, progress)
+        last, middle = self.net.body(batch.pictures, keep)
+        naming, logits, alone = self.naming_loss(self.net.head, last, batch, keep)
+        wanted, teacher_last, teacher_middle = self.teacher.targets(batch.pictures, batch.owner[alone], size // self.sizes.patch)
+        likeness = self.net.likeness(last, middle, teacher_last, teacher_middle, keep)
+        soft = F.kl_div(logits[alone].log_softmax(1), wanted.softmax(1), reduction="batchmean")
+        return naming + 2 * likeness + soft, dict(name=naming, likeness=likeness, teacher=soft)
+
+
+class WholeStage(Stage):
+    """Questions and answers. The tower stays as it is for the first quarter, then follows at a low rate; its naming head
+    stays too, at half weight."""
+
+    FROZEN, TOWER_RATE, HEAD_WEIGHT = 0.25, 0.25, 0.5
+
+    def __init__(self, *common, named_tower, tokenizer):
+        super().__init__(*common)
+        self.net = nn.ModuleDict(dict(vlm=MobileVLM(self.sizes), head=named_tower.head))
+        self.net["vlm"].tower.load_state_dict(named_tower.body.state_dict())
+        self.groups = [
+            (nn.ModuleDict({k: v for k, v in self.net["vlm"].model.items() if k != "vision_tower"}), 1.0),
+            (nn.ModuleDict(dict(tower=self.net["vlm"].tower, head=self.net["head"])), self.TOWER_RATE),
+        ]
+        self.conversation = Conversation(tokenizer)
+        self.questioner = Questioner(self.train, self.maker.random)
+        self.before = torch.tensor([self.conversation.before])
+
+    def asked(self, scenes):
+        """Questions for each scene. Where a colour is asked for, the drawing keeps its own."""
+        r, asked = self.maker.random, []
+        for scene in scenes:
+            if scene.kind == "one":
+                thing = scene.objects[0]
+                colours = self.train.rows[thing.drawing]["colours"]
+                if thing.look == 0 and colours and float(colours.split("|")[0].split(":")[1]) >= 0.5 and r.random() < 0.4:
+                    thing.recoloured = False
+            asked.append(self.questioner.ask(scene, r.choice((1, 2, 3))))
+        return asked
+
+    def loss(self, progress, step, rank):
+        asked = []
+        batch = self.batch(progress, self.sizes.image, step, rank, False, lambda scenes: asked.extend(self.asked(scenes)))
+        frozen = progress < self.FROZEN
+        with torch.set_grad_enabled(not frozen):
+            features = self.net["vlm"].tower(batch.pictures)[0]
+        naming = self.naming_loss(self.net["head"], features, batch)[0]
+        turns = [self.conversation.turns(a) for a in asked]
+        ids = torch.zeros(len(turns), max(len(t) for t, _ in turns), dtype=torch.long)
+        where, wanted, kinds = [], [], []
+        for i, (tokens, kind) in enumerate(turns):
+            ids[i, : len(tokens)] = torch.tensor(tokens)
+            said = [j for j in range(1, len(tokens)) if kind[j]]
+            where += [i * ids.shape[1] + j - 1 for j in said]
+            wanted += [tokens[j] for j in said]
+            kinds += [kind[j] for j in said]
+        vlm = self.net["vlm"]
+        states = vlm(self.before, vlm.model["mm_projector"](features), ids).flatten(0, 1)[torch.tensor(where)]
+        each = F.cross_entropy(vlm.head(states).float(), torch.tensor(wanted), reduction="none")
+        parts = {k: each[[i for i, kind in enumerate(kinds) if kind == k]].mean() for k in sorted(set(kinds))}
+        answers = each.mean()
+        return answers + self.HEAD_WEIGHT * naming, dict(parts, answer=answers, head=naming)
+
+    @torch.no_grad()
+    def answers(self, net, pictures, question, n=16):
+        """Greedy answers to one question about each picture."""
+        vlm = net["vlm"]
+        rows = vlm.rows_of(pictures)[0]
+        prompt = self.conversation.prompt(question)
+        ids = torch.tensor([prompt] * len(pictures))
+        for _ in range(n):
+            logits = vlm.head(vlm(self.before, rows, ids)[:, -1])[:, : len(self.conversation.pieces)]
+            ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], 1)
+            if (ids[:, len(prompt) :] == self.conversation.EOS).any(1).all():
+                break
+        return [self.conversation.text(row[len(prompt) :]) for row in ids.tolist()]
+
+    @torch.no_grad()
+    def score(self, net):
+        """Share of the held-out drawings of everyday nouns (and of all) that an answer names, exactly."""
+        right, everyday = [], self.held_out.everyday[self.held_out.noun]
+        for chosen in torch.arange(len(self.held_out.rows)).split(64):
+            said = self.answers(net, on_white(self.held_out, chosen, self.sizes.image), "What is this?")
+            right += [bare(s) in accepted(self.train.concepts[self.held_out.rows[i]["concept"]]) for i, s in zip(chosen.tolist(), said)]
+        right = torch.tensor(right)
+        return dict(everyday=right[everyday].float().mean().item(), all=right.float().mean().item())
