@@ -1,4 +1,6 @@
 """True questions and answers about a scene, and the conversation's text as ids."""
+from typing import NamedTuple, Optional
+
 import sentencepiece
 
 from scenes import SHAPES
@@ -11,12 +13,28 @@ PLACES = (
 )
 
 
+class Asked(NamedTuple):
+    question: str
+    answer: str
+    kind: str
+    thing: Optional[int] = None  # the object whose name is the answer, and nothing else
+
+
+class Said(NamedTuple):
+    """One token of an answer."""
+
+    at: int  # in the conversation's ids
+    kind: str
+    thing: Optional[int]
+    before: tuple  # the answer's tokens before it
+
+
 def plural(noun):
     return noun + ("es" if noun.endswith(("s", "x", "sh", "ch")) else "s")
 
 
 class Questioner:
-    """`ask(scene)` -> [(question, answer, kind)], the first of which is the scene's main question."""
+    """True questions about scenes, with their answers."""
 
     def __init__(self, drawings, random):
         self.drawings, self.random = drawings, random
@@ -37,16 +55,16 @@ class Questioner:
         return self.drawings.rows[thing.drawing]["concept"]
 
     def ask(self, scene, n):
-        """At most n questions, no two of a kind but of `where` and `countq`."""
+        """At most n questions, the scene's main one among them; no two of a kind but of `where` and `countq`."""
         r = self.random
         main, others = getattr(self, "_" + scene.kind)(scene)
         if r.random() < 0.3:
-            others.append(("What colour is the background?", scene.background + ".", "bg"))
+            others.append(Asked("What colour is the background?", scene.background + ".", "bg"))
         r.shuffle(others)
         asked = ([main] if main else []) + others
         asked = asked[:n]
         r.shuffle(asked)
-        return [(self._reworded(question), answer, kind) for question, answer, kind in asked]
+        return [a._replace(question=self._reworded(a.question)) for a in asked]
 
     def _reworded(self, question):
         """Now and then as people type: without capital, question mark, or in American spelling."""
@@ -68,12 +86,12 @@ class Questioner:
         others = []
         colours = self.drawings.rows[thing.drawing]["colours"]
         if not thing.recoloured and colours:
-            others.append((f"What colour is the {noun}?", colours.split("|")[0].split(":")[0] + ".", "colour"))
+            others.append(Asked(f"What colour is the {noun}?", colours.split("|")[0].split(":")[0] + ".", "colour"))
         if r.random() < 0.45:
             others.append(self._yes_or_no(noun, named))
         if r.random() < 0.1:
-            others.append(("How many things are there?", "one.", "count"))
-        return (r.choice(NAMING), named + ".", "name"), others
+            others.append(Asked("How many things are there?", "one.", "count"))
+        return Asked(r.choice(NAMING), named + ".", "name", 0), others
 
     def _yes_or_no(self, noun, named):
         r, other = self.random, noun
@@ -81,17 +99,17 @@ class Questioner:
             while self.truths[other] & self.truths[noun]:
                 other = r.choice(self.nouns)
         word = "yes" if other == noun else "no"
-        return f"Is there {self.with_article(other)}?", f"{word}, there is {named}.", "yesno"
+        return Asked(f"Is there {self.with_article(other)}?", f"{word}, there is {named}.", "yesno")
 
     def _row(self, scene):
         r, n = self.random, len(scene.objects)
         named = [self.with_article(self.noun_of(o)) for o in scene.objects]
         places = PLACES[scene.vertical][n]
-        others = [(f"What is {place}?", name + ".", "where") for place, name in zip(places, named)]
+        others = [Asked(f"What is {place}?", name + ".", "where", i) for i, (place, name) in enumerate(zip(places, named))]
         if r.random() < 0.4:
-            others.append(("How many things are there?", NUMBERS[n] + ".", "count"))
+            others.append(Asked("How many things are there?", NUMBERS[n] + ".", "count"))
         if r.random() < 0.3:
-            others.append(("What do you see?", ", ".join(named[:-1]) + " and " + named[-1] + ".", "list"))
+            others.append(Asked("What do you see?", ", ".join(named[:-1]) + " and " + named[-1] + ".", "list"))
         return None, others
 
     def _copies(self, scene):
@@ -99,24 +117,25 @@ class Questioner:
         noun = self.noun_of(scene.objects[0])
         others = []
         if self.drawings.concepts[noun]["article"] and noun != "TV":
-            others.append((f"How many {plural(noun.lower())} are there?", NUMBERS[n] + ".", "copies"))
-        return ("How many things are there?", NUMBERS[n] + ".", "count"), others
+            others.append(Asked(f"How many {plural(noun.lower())} are there?", NUMBERS[n] + ".", "copies"))
+        return Asked("How many things are there?", NUMBERS[n] + ".", "count"), others
 
     def _shapes(self, scene):
         r = self.random
         there = [(s.kind, s.colour) for s in scene.shapes]
-        others = [("How many shapes are there?", NUMBERS[len(there)] + ".", "count")] if r.random() < 0.6 else []
+        others = [Asked("How many shapes are there?", NUMBERS[len(there)] + ".", "count")] if r.random() < 0.6 else []
         for _ in range(2):
             kind, colour = r.choice(there) if r.random() < 0.8 else (r.choice(list(SHAPES)), r.choice(there)[1])
-            others.append((f"How many {colour} {plural(kind)} are there?", NUMBERS[there.count((kind, colour))] + ".", "countq"))
+            n = there.count((kind, colour))
+            others.append(Asked(f"How many {colour} {plural(kind)} are there?", NUMBERS[n] + ".", "countq"))
         kind, colour = r.choice(there)
         n_kind = sum(k == kind for k, _ in there)
         if len({c for k, c in there if k == kind}) == 1:
             subject = f"is the {kind}" if n_kind == 1 else f"are the {plural(kind)}"
-            others.append((f"What colour {subject}?", colour + ".", "shcol"))
+            others.append(Asked(f"What colour {subject}?", colour + ".", "shcol"))
         kind, colour = r.choice(there)
         if len({k for k, c in there if c == colour}) == 1:
-            others.append((f"Which shape is {colour}?", f"a {kind}.", "shname"))
+            others.append(Asked(f"Which shape is {colour}?", f"a {kind}.", "shname"))
         return None, others
 
 
@@ -134,14 +153,18 @@ class Conversation:
         start = "\n" if first else "USER: "
         return self.pieces.encode(f"{start}{question} ASSISTANT:")
 
+    def reply(self, answer):
+        return self.pieces.encode(answer) + [self.EOS]
+
     def turns(self, asked):
-        """[(question, answer, kind)] -> ids, and for each the kind of the answer that it is part of (None: a question)."""
-        ids, kinds = [], []
-        for i, (question, answer, kind) in enumerate(asked):
-            prompt, reply = self.prompt(question, i == 0), self.pieces.encode(answer) + [self.EOS]
-            ids += prompt + reply
-            kinds += [None] * len(prompt) + [kind] * len(reply)
-        return ids, kinds
+        """[Asked] -> ids, and the tokens of the answers among them."""
+        ids, said = [], []
+        for i, turn in enumerate(asked):
+            ids += self.prompt(turn.question, i == 0)
+            reply = self.reply(turn.answer)
+            said += [Said(len(ids) + k, turn.kind, turn.thing, tuple(reply[:k])) for k in range(len(reply))]
+            ids += reply
+        return ids, said
 
     def text(self, ids):
         return self.pieces.decode(ids[: ids.index(self.EOS)] if self.EOS in ids else ids).strip()

@@ -64,11 +64,13 @@ class Scene:
 
 @dataclass
 class Batch:
-    """pictures [B, 3, S, S] normalised; of each object its picture, its drawing, and how much of each patch it covers."""
+    """pictures [B, 3, S, S] normalised; of each object its picture, its number there, its drawing, and how much of each
+    patch it covers."""
 
     scenes: list
     pictures: torch.Tensor
     owner: torch.Tensor
+    number: list
     drawing: torch.Tensor
     cover: torch.Tensor
 
@@ -285,7 +287,7 @@ class Painter:
         return warp(pixels, self.size, objects)
 
     def paint(self, scenes, patch, erase=False):
-        pictures, cover, owner, drawing = self.backgrounds(scenes), [], [], []
+        pictures, cover, owner, number, drawing = self.backgrounds(scenes), [], [], [], []
         for layer in range(max(len(s.objects) for s in scenes)):
             for alone in (True, False):  # objects that stand alone are large, others small
                 here = [i for i, s in enumerate(scenes) if len(s.objects) > layer and (s.kind == "one") == alone]
@@ -296,13 +298,15 @@ class Painter:
                 pictures[here] = pictures[here] * (1 - alpha) + painted[:, :3]
                 cover.append(F.avg_pool2d(alpha, patch).flatten(1))
                 owner += here
+                number += [layer] * len(here)
                 drawing += [scenes[i].objects[layer].drawing for i in here]
         if erase:
             self.erase(pictures)
         n_patches = (self.size // patch) ** 2
         cover = torch.cat(cover) if cover else torch.zeros(0, n_patches)
         pictures = normalised(self.finish(pictures))
-        return Batch(scenes, pictures, torch.tensor(owner, dtype=torch.long), torch.tensor(drawing, dtype=torch.long), cover)
+        owner, drawing = (torch.tensor(t, dtype=torch.long) for t in (owner, drawing))
+        return Batch(scenes, pictures, owner, number, drawing, cover)
 
 
 def on_white(drawings, chosen, size, share=0.9):

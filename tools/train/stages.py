@@ -149,7 +149,7 @@ class WholeStage(Stage):
     """Questions and answers. The tower stays as it is for the first quarter, then follows at a low rate; its naming head
     stays too, at half weight."""
 
-    FROZEN, TOWER_RATE, HEAD_WEIGHT = 0.25, 0.25, 0.5
+    FROZEN, TOWER_RATE, HEAD_WEIGHT, HINT = 0.25, 0.25, 0.5, 0.5
 
     def __init__(self, *common, named_tower, tokenizer):
         super().__init__(*common)
@@ -162,6 +162,10 @@ class WholeStage(Stage):
         self.conversation = Conversation(tokenizer)
         self.questioner = Questioner(self.train, self.maker.random)
         self.before = torch.tensor([self.conversation.before])
+        names = [self.conversation.reply(self.questioner.with_article(noun) + ".") for noun in self.train.nouns]
+        self.names = torch.full((len(names), max(map(len, names)) + 1), -1)  # tokens of each noun's answer
+        for row, name in zip(self.names, names):
+            row[: len(name)] = torch.tensor(name)
 
     def asked(self, scenes):
         """Questions for each scene. Where a colour is asked for, the drawing keeps its own."""
@@ -175,27 +179,49 @@ class WholeStage(Stage):
             asked.append(self.questioner.ask(scene, r.choice((1, 2, 3))))
         return asked
 
+    def hints(self, said, ids, logits):
+        """What the naming head thinks an answer's next token is: [n, vocab], from its logits of nouns [n, nouns]. Nouns whose
+        name does not begin as the answer so far are out of the question."""
+        belief, hints = logits.detach().float().softmax(1), torch.zeros(len(said), self.sizes.vocab)
+        for hint, token, row, right in zip(hints, said, belief, ids):
+            k = len(token.before)
+            there = (self.names[:, :k] == torch.tensor(token.before)).all(1) & (self.names[:, k] >= 0)
+            hint.index_add_(0, self.names[there, k], row[there])
+            hint[right] += 1e-6
+        return hints / hints.sum(1, keepdim=True)
+
+    def answer_loss(self, batch, asked, features, logits):
+        """Mean loss of the answers' tokens, and of each kind. A name is learnt half from the word, half from what the
+        naming head thinks that it might be: it knows which things look alike."""
+        turns = [self.conversation.turns(a) for a in asked]
+        ids = torch.zeros(len(turns), max(len(t) for t, _ in turns), dtype=torch.long)
+        for i, (tokens, _) in enumerate(turns):
+            ids[i, : len(tokens)] = torch.tensor(tokens)
+        said = [(i, s) for i, (_, row) in enumerate(turns) for s in row]
+        where = torch.tensor([i * ids.shape[1] + s.at - 1 for i, s in said])
+        wanted = torch.tensor([turns[i][0][s.at] for i, s in said])
+        vlm = self.net["vlm"]
+        states = vlm(self.before, vlm.model["mm_projector"](features), ids).flatten(0, 1)[where]
+        scores = vlm.head(states).float().log_softmax(1)
+        each = F.nll_loss(scores, wanted, reduction="none")
+        number = {pair: row for row, pair in enumerate(zip(batch.owner.tolist(), batch.number))}
+        named = [j for j, (i, s) in enumerate(said) if s.thing is not None]
+        if named:
+            rows = torch.tensor([number[said[j][0], said[j][1].thing] for j in named])
+            hints = self.hints([said[j][1] for j in named], wanted[named], logits[rows])
+            soft = -(hints * scores[named]).sum(1)
+            each = each.index_add(0, torch.tensor(named), self.HINT * (soft - each[named]))
+        kinds = [s.kind for _, s in said]
+        parts = {k: each[[j for j, kind in enumerate(kinds) if kind == k]].mean() for k in sorted(set(kinds))}
+        return each.mean(), parts
+
     def loss(self, progress, step, rank):
         asked = []
         batch = self.batch(progress, self.sizes.image, step, rank, False, lambda scenes: asked.extend(self.asked(scenes)))
-        frozen = progress < self.FROZEN
-        with torch.set_grad_enabled(not frozen):
+        with torch.set_grad_enabled(progress >= self.FROZEN):
             features = self.net["vlm"].tower(batch.pictures)[0]
-        naming = self.naming_loss(self.net["head"], features, batch)[0]
-        turns = [self.conversation.turns(a) for a in asked]
-        ids = torch.zeros(len(turns), max(len(t) for t, _ in turns), dtype=torch.long)
-        where, wanted, kinds = [], [], []
-        for i, (tokens, kind) in enumerate(turns):
-            ids[i, : len(tokens)] = torch.tensor(tokens)
-            said = [j for j in range(1, len(tokens)) if kind[j]]
-            where += [i * ids.shape[1] + j - 1 for j in said]
-            wanted += [tokens[j] for j in said]
-            kinds += [kind[j] for j in said]
-        vlm = self.net["vlm"]
-        states = vlm(self.before, vlm.model["mm_projector"](features), ids).flatten(0, 1)[torch.tensor(where)]
-        each = F.cross_entropy(vlm.head(states).float(), torch.tensor(wanted), reduction="none")
-        parts = {k: each[[i for i, kind in enumerate(kinds) if kind == k]].mean() for k in sorted(set(kinds))}
-        answers = each.mean()
+        naming, logits, _ = self.naming_loss(self.net["head"], features, batch)
+        answers, parts = self.answer_loss(batch, asked, features, logits)
         return answers + self.HEAD_WEIGHT * naming, dict(parts, answer=answers, head=naming)
 
     @torch.no_grad()
