@@ -211,8 +211,6 @@ static inline void save_tensors(struct tensors *tensors)
         forget_last_tensor(tensors);
 }
 
-/* ---- cmocka's fixtures ------------------------------------------------------------------ */
-
 /* Sends each signal to a conversion with this option, so many seconds after its file was begun, and
  * expects one file there until then and none afterwards. */
 static inline void expect_signals_leave_nothing(const char *seconds, const char *option,
@@ -238,6 +236,8 @@ static inline void expect_signals_leave_nothing(const char *seconds, const char 
         program_free(&result);
     }
 }
+
+/* ---- cmocka's fixtures ------------------------------------------------------------------ */
 
 static inline int convert_setup(void **state)
 {

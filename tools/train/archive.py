@@ -1,11 +1,24 @@
 """The data archive: its tables, and what counts as a right name."""
 import csv
 import os
+import sys
 import tarfile
 
 
 class DataError(Exception):
     """One sentence for the user: what is wrong with which file."""
+
+
+def ended(main):
+    """The exit status of a program: main()'s, or 1 after one sentence about what is wrong."""
+    program = os.path.basename(sys.argv[0])
+    try:
+        return main() or 0
+    except DataError as e:
+        print(f"{program}: {e}", file=sys.stderr)
+    except OSError as e:
+        print(f"{program}: {e.filename}: {e.strerror}", file=sys.stderr)
+    return 1
 
 
 def unpack(archive, folder):

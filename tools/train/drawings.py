@@ -105,6 +105,11 @@ class Drawings:
         weight *= torch.tensor([STYLE_WEIGHT.get(row["style"], 1.0) for row in self.rows])
         return weight / weight.sum()
 
+    def main_colour(self, drawing):
+        """-> the name of the colour that covers most of a drawing, and its share; none: "", 0."""
+        colour, _, share = self.rows[drawing]["colours"].split("|")[0].partition(":")
+        return colour, float(share or 0)
+
     def take(self, chosen, look, side):
         """Drawings `chosen` [n] in looks `look` [n] to be drawn `side` pixels wide -> [n, 4, s, s] in 0..1."""
         size = min((s for s in SIZES if s >= 0.9 * side), default=SIZES[0])

@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 import sentencepiece
 from PIL import Image
 
-from archive import DataError, accepted, bare, table, unpack
+from archive import DataError, accepted, bare, ended, table, unpack
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+OPENMOJI = "OpenMoji, 210 everyday nouns"
 SIDE, SHARE = 168, 0.9  # of the pictures made here: pixels, and how much of them the drawing takes
 
 
@@ -73,7 +74,7 @@ def openmoji(root, concepts, folder):
             picture.paste(drawing, ((SIDE - side) // 2,) * 2, drawing)
             picture.save(path)
         broader = {bare(b) for b in concept["broader"].split("|") if b}
-        cases.append(dict(image=path, question="What is this?", group="OpenMoji, 210 everyday nouns", answers=accepted(concept), broader=broader))
+        cases.append(dict(image=path, question="What is this?", group=OPENMOJI, answers=accepted(concept), broader=broader))
     return cases
 
 
@@ -114,47 +115,42 @@ def answers(opts, model, cases):
 
 
 def scores(cases, texts):
-    """{group: [right, also right in a broader term, all]}"""
-    table = defaultdict(lambda: [0, 0, 0])
+    """{group: [right, also right in a broader term] of each question}"""
+    judged = defaultdict(list)
     for case, text in zip(cases, texts):
         right = bare(text) in case["answers"]
-        groups = [case["group"], "cases-dev"] if "everyday nouns" not in case["group"] else [case["group"]]
+        verdict = right, right or bare(text) in case["broader"]
+        judged[case["group"]].append(verdict)
+        if case["group"] != OPENMOJI:
+            judged["cases-dev"].append(verdict)
         if case["group"].endswith("yesno"):
-            half = bare(text).split(",")[0] in {a.split(",")[0] for a in case["answers"]}
-            groups_half = case["group"] + ", first word"
-            table[groups_half] = [table[groups_half][0] + half, table[groups_half][1] + half, table[groups_half][2] + 1]
-        for group in groups:
-            row = table[group]
-            table[group] = [row[0] + right, row[1] + (right or bare(text) in case["broader"]), row[2] + 1]
-    return dict(sorted(table.items()))
+            word = bare(text).split(",")[0] in {a.split(",")[0] for a in case["answers"]}
+            judged[case["group"] + ", first word"].append((word, word))
+    return dict(sorted(judged.items()))
 
 
 def main():
     opts = options()
-    try:
-        os.makedirs(opts.work, exist_ok=True)
-        root = unpack(opts.data, opts.work)
-        concepts = {row["concept"]: row for row in table(root, "concepts.tsv")}
-        cases = cases_dev(root, concepts) + openmoji(root, concepts, os.path.join(opts.work, "openmoji"))
-        demand_vocabulary(opts.binary, opts.model, root, cases)
-        texts, seconds = answers(opts, opts.model, cases)
-        print("| questions | right | share | or a broader term |\n|---|---:|---:|---:|")
-        for group, (right, broader, n) in scores(cases, texts).items():
-            print(f"| {group} | {right} of {n} | {100 * right / n:.1f} % | {100 * broader / n:.1f} % |")
-        print(f"\nA question takes {1000 * statistics.median(seconds):.0f} ms (median, one thread, {opts.jobs} at a time).")
-        if opts.against:
-            others, _ = answers(opts, opts.against, cases)
-            same = sum(a == b for a, b in zip(texts, others))
-            print(f"{same} of {len(texts)} answers ({100 * same / len(texts):.1f} %) are the same text as {opts.against}'s.")
-        if opts.json:
-            with open(opts.json, "w", encoding="utf-8") as f:
-                for case, text in zip(cases, texts):
-                    f.write(json.dumps(dict(case, answers=sorted(case["answers"]), broader=sorted(case["broader"]), said=text)) + "\n")
-    except DataError as e:
-        print(f"evaluate.py: {e}", file=sys.stderr)
-        return 1
-    return 0
+    os.makedirs(opts.work, exist_ok=True)
+    root = unpack(opts.data, opts.work)
+    concepts = {row["concept"]: row for row in table(root, "concepts.tsv")}
+    cases = cases_dev(root, concepts) + openmoji(root, concepts, os.path.join(opts.work, "openmoji"))
+    demand_vocabulary(opts.binary, opts.model, root, cases)
+    texts, seconds = answers(opts, opts.model, cases)
+    print("| questions | right | share | or a broader term |\n|---|---:|---:|---:|")
+    for group, verdicts in scores(cases, texts).items():
+        n, (right, broader) = len(verdicts), map(sum, zip(*verdicts))
+        print(f"| {group} | {right} of {n} | {100 * right / n:.1f} % | {100 * broader / n:.1f} % |")
+    print(f"\nA question takes {1000 * statistics.median(seconds):.0f} ms (median, one thread, {opts.jobs} at a time).")
+    if opts.against:
+        others, _ = answers(opts, opts.against, cases)
+        same = sum(a == b for a, b in zip(texts, others))
+        print(f"{same} of {len(texts)} answers ({100 * same / len(texts):.1f} %) are the same text as {opts.against}'s.")
+    if opts.json:
+        with open(opts.json, "w", encoding="utf-8") as f:
+            for case, text in zip(cases, texts):
+                f.write(json.dumps(dict(case, answers=sorted(case["answers"]), broader=sorted(case["broader"]), said=text)) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -19,8 +19,8 @@ def config(s):
         hidden_size=s.hidden, intermediate_size=s.ffn, num_hidden_layers=s.layers, num_attention_heads=s.heads,
         vocab_size=s.vocab, max_position_embeddings=s.context, max_sequence_length=s.context, rms_norm_eps=s.eps,
         rope_theta=s.rope_theta, rope_scaling=None, conv_mode="short",
-        use_mm_proj=True, mm_projector_type="ldpnetv2", mm_hidden_size=s.vision_width, mm_projector_grid=s.grid // 2, mm_vision_tower="tinyvlm-draw",
-        mm_vision_select_feature="patch", mm_vision_select_layer=-1, mm_use_im_patch_token=False, mm_use_im_start_end=False,
+        use_mm_proj=True, mm_projector_type="ldpnetv2", mm_hidden_size=s.vision_width, mm_projector_grid=s.grid // 2,
+        mm_vision_tower="tinyvlm-draw", mm_vision_select_feature="patch", mm_vision_select_layer=-1, mm_use_im_patch_token=False, mm_use_im_start_end=False,
         image_aspect_ratio="pad", vision_tower_type="clip",
         vision_config=dict(
             patch_size=s.patch, image_size=s.image, hidden_size=s.vision_width, intermediate_size=s.vision_ffn,

@@ -8,7 +8,7 @@ import sys
 
 from PIL import Image, ImageDraw
 
-from archive import table, unpack
+from archive import ended, table, unpack
 
 SIDE = 336
 # file: background, [(source, centre x, centre y, side)] in shares of the picture's side
@@ -58,4 +58,4 @@ def main(archive, work, out):
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("usage: pictures.py ARCHIVE WORK OUT")
-    main(*sys.argv[1:])
+    sys.exit(ended(lambda: main(*sys.argv[1:])))

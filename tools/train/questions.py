@@ -84,9 +84,9 @@ class Questioner:
         noun = self.noun_of(thing)
         named = self.with_article(noun)
         others = []
-        colours = self.drawings.rows[thing.drawing]["colours"]
-        if not thing.recoloured and colours:
-            others.append(Asked(f"What colour is the {noun}?", colours.split("|")[0].split(":")[0] + ".", "colour"))
+        colour, _ = self.drawings.main_colour(thing.drawing)
+        if not thing.recoloured and colour:
+            others.append(Asked(f"What colour is the {noun}?", colour + ".", "colour"))
         if r.random() < 0.45:
             others.append(self._yes_or_no(noun, named))
         if r.random() < 0.1:

@@ -103,12 +103,12 @@ class SceneMaker:
         slope = r.choice((-1, 1)) * r.uniform(0.02, 0.09) if self.chance(0.3) else 0.0
         return Scene(kind, name, colour, slope)
 
-    def place(self, drawing, size, x, y, look=None):
+    def place(self, drawing, size, x, y):
         """An object with the distortions that leave its name."""
         r, s = self.random, self.strength
         return Object(
             drawing, size, x, y,
-            look=self.look(drawing) if look is None else look,
+            look=self.look(drawing),
             angle=r.uniform(-0.35, 0.35) if self.chance(0.45 * s) else 0.0,
             flip=self.chance(0.5 * s),
             aspect=1 + r.uniform(-0.1, 0.1) * s,
@@ -213,7 +213,7 @@ def warp(pixels, size, objects):
     return F.grid_sample(pixels, grid, mode="bilinear", align_corners=False)
 
 
-LUMA = torch.tensor([0.299, 0.587, 0.114])
+# red, green, blue -> lightness and the two axes of colour of NTSC's YIQ
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
@@ -247,7 +247,7 @@ class Painter:
         return pixels
 
     def finish(self, pictures):
-        """Contrast, brightness, noise, blur and grey of whole pictures."""
+        """Contrast, brightness, noise and blur of whole pictures."""
         n, s = len(pictures), self.strength
         contrast = 1 + self.where(n, 0.5) * self.uniform(n, -0.2, 0.15)
         shift = self.where(n, 0.5) * self.uniform(n, -0.06, 0.06)

@@ -10,6 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from archive import accepted, bare
+from drawings import PLAIN
 from model import MobileVLM, VisionModel, init_tower
 from questions import Conversation, Questioner
 from scenes import Painter, SceneMaker, on_white
@@ -87,14 +88,17 @@ class Stage:
         return loss, noun, alone
 
     @torch.no_grad()
-    def score_naming(self, net):
-        """Share of the held-out drawings that the naming head names: everyday nouns, and all."""
+    def score(self, net):
+        """Share of the held-out drawings that `named` names: everyday nouns, and all."""
         right, everyday = [], self.held_out.everyday[self.held_out.noun]
         for chosen in torch.arange(len(self.held_out.rows)).split(64):
-            rows = net.body(on_white(self.held_out, chosen, self.sizes.image))[0]
-            right.append(net.head(rows)[0].argmax(1) == self.held_out.noun[chosen])
-        right = torch.cat(right)
-        return dict(everyday=right[everyday].float().mean().item(), all=right.float().mean().item())
+            right += self.named(net, chosen, on_white(self.held_out, chosen, self.sizes.image))
+        right = torch.tensor(right, dtype=torch.float32)
+        return dict(everyday=right[everyday].mean().item(), all=right.mean().item())
+
+    def named(self, net, chosen, pictures):
+        """Whether the naming head names each of the held-out drawings `chosen`, which `pictures` show."""
+        return (net.head(net.body(pictures)[0])[0].argmax(1) == self.held_out.noun[chosen]).tolist()
 
 
 class TeacherStage(Stage):
@@ -102,7 +106,6 @@ class TeacherStage(Stage):
         super().__init__(*common)
         self.net = Namer(ConvNet(TEACHER_WIDTHS), TEACHER_WIDTHS[-1], self.train)
         self.groups = [(self.net, 1.0)]
-        self.score = self.score_naming
 
     def loss(self, progress, step, rank):
         batch = self.batch(progress, 112, step, rank, erase=True)
@@ -122,7 +125,6 @@ class TowerStage(Stage):
         self.teacher = Teacher(teacher)
         self.net = Namer(tower, self.sizes.vision_width, self.train, TEACHER_WIDTHS)
         self.groups = [(self.net, 1.0)]
-        self.score = self.score_naming
 
     def keep(self, batch, progress):
         """-> [B, K] patches to read: those with something on them rather than empty ones."""
@@ -173,8 +175,7 @@ class WholeStage(Stage):
         for scene in scenes:
             if scene.kind == "one":
                 thing = scene.objects[0]
-                colours = self.train.rows[thing.drawing]["colours"]
-                if thing.look == 0 and colours and float(colours.split("|")[0].split(":")[1]) >= 0.5 and r.random() < 0.4:
+                if thing.look == PLAIN and self.train.main_colour(thing.drawing)[1] >= 0.5 and r.random() < 0.4:
                     thing.recoloured = False
             asked.append(self.questioner.ask(scene, r.choice((1, 2, 3))))
         return asked
@@ -224,7 +225,6 @@ class WholeStage(Stage):
         answers, parts = self.answer_loss(batch, asked, features, logits)
         return answers + self.HEAD_WEIGHT * naming, dict(parts, answer=answers, head=naming)
 
-    @torch.no_grad()
     def answers(self, net, pictures, question, n=16):
         """Greedy answers to one question about each picture."""
         vlm = net["vlm"]
@@ -238,12 +238,8 @@ class WholeStage(Stage):
                 break
         return [self.conversation.text(row[len(prompt) :]) for row in ids.tolist()]
 
-    @torch.no_grad()
-    def score(self, net):
-        """Share of the held-out drawings of everyday nouns (and of all) that an answer names, exactly."""
-        right, everyday = [], self.held_out.everyday[self.held_out.noun]
-        for chosen in torch.arange(len(self.held_out.rows)).split(64):
-            said = self.answers(net, on_white(self.held_out, chosen, self.sizes.image), "What is this?")
-            right += [bare(s) in accepted(self.train.concepts[self.held_out.rows[i]["concept"]]) for i, s in zip(chosen.tolist(), said)]
-        right = torch.tensor(right)
-        return dict(everyday=right[everyday].float().mean().item(), all=right.float().mean().item())
+    def named(self, net, chosen, pictures):
+        """Whether the answer to "What is this?" is exactly a name of each drawing."""
+        concepts = [self.train.concepts[self.held_out.rows[i]["concept"]] for i in chosen.tolist()]
+        said = self.answers(net, pictures, "What is this?")
+        return [bare(s) in accepted(concept) for s, concept in zip(said, concepts)]

@@ -20,9 +20,10 @@ import torch
 import torch.distributed as dist
 
 import export
-from archive import DataError, unpack
+from archive import DataError, ended, unpack
 from drawings import Drawings, save
 from model import Sizes
+from optimizer import Optimizer
 from stages import PLANS, TeacherStage, TowerStage, WholeStage
 
 # Large tensors come and go every step: keeping their memory, in huge pages, makes a step 20 to 40 % shorter.
@@ -88,6 +89,11 @@ def trained(net, folder, stage, sizes):
 # ---- One stage, in one of the processes --------------------------------------------------------
 
 
+def both_roles(root, folder):
+    """The drawings to learn from, and those that a model is chosen on; prepared where they are not yet."""
+    return Drawings(root, folder, "train"), Drawings(root, folder, "heldout-dev")
+
+
 def make_stage(name, plan, train, held_out, sizes, opts, root):
     common = (plan, train, held_out, sizes, opts.seed)
     if name == "teacher":
@@ -103,8 +109,6 @@ class Trainer:
     """Steps of one stage: mean gradients, rates, the running average of the weights, checkpoints, the log."""
 
     def __init__(self, name, stage, opts):
-        from optimizer import Optimizer
-
         self.name, self.stage, self.opts, self.plan = name, stage, opts, stage.plan
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
@@ -224,7 +228,7 @@ def work(opts):
     if world > 1:
         dist.init_process_group("gloo", init_method=os.environ["RENDEZVOUS"], rank=int(os.environ["RANK"]), world_size=world)
     root = unpack(opts.data, opts.work)
-    train, held_out = Drawings(root, opts.work, "train"), Drawings(root, opts.work, "heldout-dev")
+    train, held_out = both_roles(root, opts.work)
     plan = PLANS[opts.stage]
     plan = replace(plan, pictures=max(1, int(plan.pictures * opts.scale)), score_every=max(1, int(plan.score_every * opts.scale)))
     torch.manual_seed(opts.seed)
@@ -238,7 +242,7 @@ PAUSED = 75
 
 
 def launch(opts, stage):
-    """Runs a stage in its processes; -> exit status of the first that fails, or 0, or PAUSED."""
+    """Runs a stage in its processes; -> 0, or PAUSED, or the exit status of one that failed first."""
     meeting = os.path.abspath(os.path.join(opts.work, "rendezvous"))
     if os.path.exists(meeting):
         os.unlink(meeting)
@@ -248,39 +252,35 @@ def launch(opts, stage):
     argv += ["--seed", str(opts.seed), "--minutes", str(opts.minutes), "--scale", str(opts.scale), "--precision", opts.precision]
     workers = [subprocess.Popen(argv, env=dict(env, RANK=str(rank))) for rank in range(opts.processes)]
     try:
-        while all(w.poll() in (None, 0, PAUSED) for w in workers) and any(w.poll() is None for w in workers):
+        ended_with = []
+        while not any(ended_with) and len(ended_with) < len(workers):
             time.sleep(0.5)
+            ended_with = [w.returncode for w in workers if w.poll() is not None]
     finally:
         for w in workers:
             if w.poll() is None:
                 w.terminate()
-    return next((w.wait() for w in workers if w.wait() != 0), 0)
+                w.wait()
+    return next((status for status in ended_with if status), 0)
 
 
 def main():
     opts = options()
-    try:
-        if "RANK" in os.environ:
-            return work(opts)
-        os.makedirs(opts.work, exist_ok=True)
-        root = unpack(opts.data, opts.work)
-        Drawings(root, opts.work, "train"), Drawings(root, opts.work, "heldout-dev")
-        for stage in [opts.stage] if opts.stage else PLANS:
-            if not done(opts.work, stage):
-                print(f"stage {stage}: {PLANS[stage].pictures * opts.scale:.0f} pictures, {opts.precision}", flush=True)
-                status = launch(opts, stage)
-                if status:
-                    return 0 if status == PAUSED else status
-        if opts.out and not opts.stage:
-            export.write(load(checkpoint(opts.work, "whole"), Sizes()), root, opts.out)
-    except DataError as e:
-        print(f"train.py: {e}", file=sys.stderr)
-        return 1
-    except OSError as e:
-        print(f"train.py: {e.filename}: {e.strerror}", file=sys.stderr)
-        return 1
+    if "RANK" in os.environ:
+        return work(opts)
+    os.makedirs(opts.work, exist_ok=True)
+    root = unpack(opts.data, opts.work)
+    both_roles(root, opts.work)
+    for stage in [opts.stage] if opts.stage else PLANS:
+        if not done(opts.work, stage):
+            print(f"stage {stage}: {PLANS[stage].pictures * opts.scale:.0f} pictures, {opts.precision}", flush=True)
+            status = launch(opts, stage)
+            if status:
+                return 0 if status == PAUSED else status
+    if opts.out and not opts.stage:
+        export.write(load(checkpoint(opts.work, "whole"), Sizes()), root, opts.out)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))
