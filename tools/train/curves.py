@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-WHAT = dict(teacher="teacher: naming head", tower="tower: naming head", whole="whole model: its answers")
+WHAT = dict(teacher="teacher: naming head", tower="tower: naming head", whole="whole model: its answers", places="places: its answers")
 
 
 def main(log, out):

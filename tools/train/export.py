@@ -20,7 +20,8 @@ def config(s):
         vocab_size=s.vocab, max_position_embeddings=s.context, max_sequence_length=s.context, rms_norm_eps=s.eps,
         rope_theta=s.rope_theta, rope_scaling=None, conv_mode="short",
         use_mm_proj=True, mm_projector_type="ldpnetv2", mm_hidden_size=s.vision_width, mm_projector_grid=s.grid // 2,
-        mm_vision_tower="tinyvlm-draw", mm_vision_select_feature="patch", mm_vision_select_layer=-1, mm_use_im_patch_token=False, mm_use_im_start_end=False,
+        mm_vision_tower="tinyvlm-draw", mm_vision_select_feature="patch", mm_vision_select_layer=-1,
+        mm_use_im_patch_token=False, mm_use_im_start_end=False,
         image_aspect_ratio="pad", vision_tower_type="clip",
         vision_config=dict(
             patch_size=s.patch, image_size=s.image, hidden_size=s.vision_width, intermediate_size=s.vision_ffn,
@@ -38,14 +39,15 @@ SIDE_FILES = {
 
 def weights(state, s):
     """The checkpoint's tensors: the averaged weights, and the norm behind the tower, which nothing reads."""
-    tensors = {k.removeprefix("vlm."): v.float().contiguous() for k, v in state["average"].items() if k.startswith("vlm.")}
+    ours = {k.removeprefix("vlm."): v for k, v in state["average"].items() if k.startswith("vlm.")}
+    tensors = {k: v.float().contiguous() for k, v in ours.items()}
     tensors[TOWER + "post_layernorm.weight"] = torch.ones(s.vision_width)
     tensors[TOWER + "post_layernorm.bias"] = torch.zeros(s.vision_width)
     return tensors
 
 
 def write(state, root, out):
-    """`state` of the stage "whole" -> the folder `out`, complete or absent."""
+    """`state` of the last stage -> the folder `out`, complete or absent."""
     s = Sizes(**state["sizes"])
     if os.path.exists(out):
         raise DataError(f"{out}: exists already")

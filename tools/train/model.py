@@ -41,13 +41,15 @@ def joined(layers, x):
 
 
 def attention(q, k, v, n_heads, mask=None):
-    """q, k, v [B, N, D] -> [B, N, D]. In plain products: on CPUs they are faster in bf16 than the fused kernel."""
+    """q, k, v [B, N, D] -> [B, N, D], and who looks where [B, n_heads, N, N]. In plain products: on CPUs they are faster in
+    bf16 than the fused kernel."""
     batch, n, width = q.shape
     q, k, v = (x.view(batch, -1, n_heads, width // n_heads).transpose(1, 2) for x in (q, k, v))
     scores = (q * (width // n_heads) ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores + mask
-    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(batch, n, width)
+    weights = scores.softmax(-1)
+    return (weights.to(v.dtype) @ v).transpose(1, 2).reshape(batch, n, width), weights
 
 
 # ---- Vision tower ---------------------------------------------------------------------------
@@ -60,7 +62,7 @@ class SelfAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x):
-        return self.out_proj(attention(*joined((self.q_proj, self.k_proj, self.v_proj), x), self.n_heads))
+        return self.out_proj(attention(*joined((self.q_proj, self.k_proj, self.v_proj), x), self.n_heads)[0])
 
 
 class MLP(nn.Module):
@@ -183,7 +185,8 @@ class CausalAttention(nn.Module):
     def forward(self, x, cos, sin, mask):
         q, k, v = joined((self.q_proj, self.k_proj, self.v_proj), x)
         q, k = (self.turned(t, cos, sin).to(v.dtype) for t in (q, k))
-        return self.o_proj(attention(q, k, v, self.n_heads, mask))
+        mixed, weights = attention(q, k, v, self.n_heads, mask)
+        return self.o_proj(mixed), weights
 
 
 class GatedMLP(nn.Module):
@@ -203,8 +206,9 @@ class DecoderLayer(nn.Module):
         self.self_attn, self.mlp = CausalAttention(s), GatedMLP(s)
 
     def forward(self, x, cos, sin, mask):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        mixed, weights = self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        x = x + mixed
+        return x + self.mlp(self.post_attention_layernorm(x)), weights
 
 
 def tower_of(vision_model):
@@ -243,14 +247,17 @@ class MobileVLM(nn.Module):
 
     def forward(self, before, rows, after):
         """ids before the picture [1, N0], the picture's rows [B, N1, hidden], ids behind [B, N2] -> what each id of
-        `after`, and the one that follows it, makes the head say: last hidden states [B, N2, hidden]."""
+        `after`, and the one that follows it, makes the head say: last hidden states [B, N2, hidden]; and how much each of
+        these ids looks at the picture's rows, by layers [[B, heads, N2, N1]]."""
         embed = self.model["embed_tokens"]
         x = torch.cat([embed(before).expand(len(rows), -1, -1), rows.to(embed.weight.dtype), embed(after)], 1)
         n = x.shape[1]
-        mask = torch.full((n, n), -1e9).triu(1)
+        mask, looks = torch.full((n, n), -1e9).triu(1), []
+        picture = slice(before.shape[1], before.shape[1] + rows.shape[1])
         for layer in self.model["layers"]:
-            x = layer(x, self.cos[:n], self.sin[:n], mask)
-        return self.model["norm"](x[:, n - after.shape[1] :])
+            x, weights = layer(x, self.cos[:n], self.sin[:n], mask)
+            looks.append(weights[:, :, n - after.shape[1] :, picture])
+        return self.model["norm"](x[:, n - after.shape[1] :]), looks
 
     def head(self, states):
         return F.linear(states, self.model["embed_tokens"].weight)

@@ -1,5 +1,5 @@
 """True questions and answers about a scene, and the conversation's text as ids."""
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import sentencepiece
 
@@ -17,15 +17,15 @@ class Asked(NamedTuple):
     question: str
     answer: str
     kind: str
-    thing: Optional[int] = None  # the object whose name is the answer, and nothing else
+    about: tuple = ()  # numbers of the objects, or of the shapes, that the answer tells of
+    named: bool = False  # the answer is the name of the one object, and nothing else
 
 
 class Said(NamedTuple):
     """One token of an answer."""
 
     at: int  # in the conversation's ids
-    kind: str
-    thing: Optional[int]
+    asked: Asked
     before: tuple  # the answer's tokens before it
 
 
@@ -36,8 +36,9 @@ def plural(noun):
 class Questioner:
     """True questions about scenes, with their answers."""
 
-    def __init__(self, drawings, random):
-        self.drawings, self.random = drawings, random
+    def __init__(self, drawings, random, absent):
+        """`absent`: how often shapes are counted that need not be there."""
+        self.drawings, self.random, self.absent = drawings, random, absent
         self.nouns = drawings.nouns
         self.truths = {noun: self._truths(row) for noun, row in drawings.concepts.items()}
 
@@ -86,12 +87,12 @@ class Questioner:
         others = []
         colour, _ = self.drawings.main_colour(thing.drawing)
         if not thing.recoloured and colour:
-            others.append(Asked(f"What colour is the {noun}?", colour + ".", "colour"))
+            others.append(Asked(f"What colour is the {noun}?", colour + ".", "colour", (0,)))
         if r.random() < 0.45:
             others.append(self._yes_or_no(noun, named))
         if r.random() < 0.1:
-            others.append(Asked("How many things are there?", "one.", "count"))
-        return Asked(r.choice(NAMING), named + ".", "name", 0), others
+            others.append(Asked("How many things are there?", "one.", "count", (0,)))
+        return Asked(r.choice(NAMING), named + ".", "name", (0,), True), others
 
     def _yes_or_no(self, noun, named):
         r, other = self.random, noun
@@ -105,9 +106,9 @@ class Questioner:
         r, n = self.random, len(scene.objects)
         named = [self.with_article(self.noun_of(o)) for o in scene.objects]
         places = PLACES[scene.vertical][n]
-        others = [Asked(f"What is {place}?", name + ".", "where", i) for i, (place, name) in enumerate(zip(places, named))]
+        others = [Asked(f"What is {place}?", name + ".", "where", (i,), True) for i, (place, name) in enumerate(zip(places, named))]
         if r.random() < 0.4:
-            others.append(Asked("How many things are there?", NUMBERS[n] + ".", "count"))
+            others.append(Asked("How many things are there?", NUMBERS[n] + ".", "count", tuple(range(n))))
         if r.random() < 0.3:
             others.append(Asked("What do you see?", ", ".join(named[:-1]) + " and " + named[-1] + ".", "list"))
         return None, others
@@ -117,25 +118,27 @@ class Questioner:
         noun = self.noun_of(scene.objects[0])
         others = []
         if self.drawings.concepts[noun]["article"] and noun != "TV":
-            others.append(Asked(f"How many {plural(noun.lower())} are there?", NUMBERS[n] + ".", "copies"))
-        return Asked("How many things are there?", NUMBERS[n] + ".", "count"), others
+            others.append(Asked(f"How many {plural(noun.lower())} are there?", NUMBERS[n] + ".", "copies", tuple(range(n))))
+        return Asked("How many things are there?", NUMBERS[n] + ".", "count", tuple(range(n))), others
 
     def _shapes(self, scene):
-        r = self.random
+        r, others = self.random, []
         there = [(s.kind, s.colour) for s in scene.shapes]
-        others = [Asked("How many shapes are there?", NUMBERS[len(there)] + ".", "count")] if r.random() < 0.6 else []
+        if r.random() < 0.6:
+            others.append(Asked("How many shapes are there?", NUMBERS[len(there)] + ".", "count", tuple(range(len(there)))))
         for _ in range(2):
-            kind, colour = r.choice(there) if r.random() < 0.8 else (r.choice(list(SHAPES)), r.choice(there)[1])
-            n = there.count((kind, colour))
-            others.append(Asked(f"How many {colour} {plural(kind)} are there?", NUMBERS[n] + ".", "countq"))
+            kind, colour = r.choice(there) if r.random() < 1 - self.absent else (r.choice(list(SHAPES)), r.choice(there)[1])
+            these = tuple(i for i, shape in enumerate(there) if shape == (kind, colour))
+            others.append(Asked(f"How many {colour} {plural(kind)} are there?", NUMBERS[len(these)] + ".", "countq", these))
         kind, colour = r.choice(there)
-        n_kind = sum(k == kind for k, _ in there)
-        if len({c for k, c in there if k == kind}) == 1:
-            subject = f"is the {kind}" if n_kind == 1 else f"are the {plural(kind)}"
-            others.append(Asked(f"What colour {subject}?", colour + ".", "shcol"))
+        these = tuple(i for i, (k, _) in enumerate(there) if k == kind)
+        if len({there[i][1] for i in these}) == 1:
+            subject = f"is the {kind}" if len(these) == 1 else f"are the {plural(kind)}"
+            others.append(Asked(f"What colour {subject}?", colour + ".", "shcol", these))
         kind, colour = r.choice(there)
-        if len({k for k, c in there if c == colour}) == 1:
-            others.append(Asked(f"Which shape is {colour}?", f"a {kind}.", "shname"))
+        these = tuple(i for i, (_, c) in enumerate(there) if c == colour)
+        if len({there[i][0] for i in these}) == 1:
+            others.append(Asked(f"Which shape is {colour}?", f"a {kind}.", "shname", these))
         return None, others
 
 
@@ -162,7 +165,7 @@ class Conversation:
         for i, turn in enumerate(asked):
             ids += self.prompt(turn.question, i == 0)
             reply = self.reply(turn.answer)
-            said += [Said(len(ids) + k, turn.kind, turn.thing, tuple(reply[:k])) for k in range(len(reply))]
+            said += [Said(len(ids) + k, turn, tuple(reply[:k])) for k in range(len(reply))]
             ids += reply
         return ids, said
 

@@ -50,6 +50,10 @@ class Shape:
     y: float
     radius: float
 
+    @property
+    def size(self):
+        return 2 * self.radius
+
 
 @dataclass
 class Scene:
@@ -75,11 +79,20 @@ class Batch:
     cover: torch.Tensor
 
 
-class SceneMaker:
-    """Random scenes. `strength` 0..1 scales all that makes drawings harder to name."""
+def cells_of(thing, grid):
+    """[grid * grid]: 1 where a cell of the picture shows some of an object or a shape."""
+    at = (torch.arange(grid) + 0.5) / grid
+    reach = thing.size / 2 + 0.25 / grid
+    across, down = (((at - (c + 1) / 2).abs() <= reach).float() for c in (thing.x, thing.y))
+    return (down[:, None] * across).flatten()
 
-    def __init__(self, drawings, seed):
-        self.drawings, self.strength = drawings, 1.0
+
+class SceneMaker:
+    """Random scenes. `strength` 0..1 scales all that makes drawings harder to name; `smallest` are the shares of a
+    drawing that stands alone and of one in a row, of the room that it has."""
+
+    def __init__(self, drawings, seed, smallest):
+        self.drawings, self.strength, self.smallest = drawings, 1.0, smallest
         self.random = random.Random(seed)
         self.cumulative = torch.cumsum(drawings.weight.double(), 0).tolist()
         self.line_art = drawings.is_line_art.tolist()
@@ -117,7 +130,7 @@ class SceneMaker:
 
     def one(self):
         scene, r = self.background("one"), self.random
-        size = r.uniform(1 - 0.5 * self.strength, 1.0)
+        size = r.uniform(1 - (1 - self.smallest[0]) * self.strength, 1.0)
         free = 1 - size
         scene.objects = [self.place(self.pick(1)[0], size, r.uniform(-free, free), r.uniform(-free, free))]
         return scene
@@ -126,7 +139,7 @@ class SceneMaker:
         """Two or three different nouns side by side or one above the other."""
         scene, r = self.background("row"), self.random
         scene.vertical = self.chance(0.45)
-        size, chosen, nouns = r.uniform(0.8, 1.0) / n, [], set()
+        size, chosen, nouns = r.uniform(self.smallest[1], 1.0) / n, [], set()
         while len(chosen) < n:
             drawing = self.pick(1)[0]
             noun = self.drawings.rows[drawing]["concept"]

@@ -1,4 +1,4 @@
-"""The three stages: a teacher that sees quickly, the tower that learns from it, the whole model.
+"""The stages: a teacher that sees quickly, the tower that learns from it, the whole model, and where things are.
 
 A stage knows its network, what a batch costs (`loss`), and how well the network does on drawings of the style that
 is held out (`score`). train.py does the rest.
@@ -13,8 +13,8 @@ from archive import accepted, bare
 from drawings import PLAIN
 from model import MobileVLM, VisionModel, init_tower
 from questions import Conversation, Questioner
-from scenes import Painter, SceneMaker, on_white
-from teacher import ConvNet, Namer, Teacher, shown_rows
+from scenes import COLOURS, SHAPES, Object, Painter, SceneMaker, Shape, cells_of, on_white
+from teacher import ConvNet, Namer, RowReader, Teacher, shown_rows
 
 TEACHER_WIDTHS = (32, 64, 128, 256)
 SMOOTHING = 0.1
@@ -34,6 +34,7 @@ class Plan:
     average: float  # of the weights, a step
     ramp: tuple  # strength of the distortions at the start; share at which it is 1
     score_every: int  # pictures
+    smallest: tuple = (0.5, 0.8)  # drawings, see SceneMaker
 
 
 NAMING_MIX = dict(one=0.8, two=0.12, three=0.04, copies=0.04)
@@ -44,6 +45,10 @@ PLANS = dict(
         150_000, 24, dict(one=0.5, two=0.17, three=0.08, copies=0.08, shapes=0.17),
         1.5e-3, 0.02, 0.02, 60, 0.997, (0.7, 0.1), 20_000,
     ),
+    places=Plan(
+        120_000, 24, dict(one=0.36, two=0.22, three=0.10, copies=0.06, shapes=0.26),
+        1e-3, 0.013, 0.02, 60, 0.997, (1.0, 0.1), 20_000, (0.35, 0.55),
+    ),
 )  # fmt: skip
 
 
@@ -52,7 +57,7 @@ class Stage:
 
     def __init__(self, plan, train, held_out, sizes, seed):
         self.plan, self.train, self.held_out, self.sizes, self.seed = plan, train, held_out, sizes, seed
-        self.maker = SceneMaker(train, seed)
+        self.maker = SceneMaker(train, seed, plan.smallest)
         self.painters = {}
 
     def seeded(self, step, rank):
@@ -147,22 +152,30 @@ class TowerStage(Stage):
         return naming + 2 * likeness + soft, dict(name=naming, likeness=likeness, teacher=soft)
 
 
+def whole_net(sizes, named_tower):
+    """A new model on a trained tower, beside the tower's naming head."""
+    net = nn.ModuleDict(dict(vlm=MobileVLM(sizes), head=named_tower.head))
+    net["vlm"].tower.load_state_dict(named_tower.body.state_dict())
+    return net
+
+
 class WholeStage(Stage):
     """Questions and answers. The tower stays as it is for the first quarter, then follows at a low rate; its naming head
     stays too, at half weight."""
 
     FROZEN, TOWER_RATE, HEAD_WEIGHT, HINT = 0.25, 0.25, 0.5, 0.5
+    ABSENT = 0.2  # see Questioner
 
-    def __init__(self, *common, named_tower, tokenizer):
+    def __init__(self, *common, net, tokenizer):
         super().__init__(*common)
-        self.net = nn.ModuleDict(dict(vlm=MobileVLM(self.sizes), head=named_tower.head))
-        self.net["vlm"].tower.load_state_dict(named_tower.body.state_dict())
+        self.net = net
+        new = {k: v for k, v in net["vlm"].model.items() if k != "vision_tower"} | {k: v for k, v in net.items() if k == "reader"}
         self.groups = [
-            (nn.ModuleDict({k: v for k, v in self.net["vlm"].model.items() if k != "vision_tower"}), 1.0),
-            (nn.ModuleDict(dict(tower=self.net["vlm"].tower, head=self.net["head"])), self.TOWER_RATE),
+            (nn.ModuleDict(new), 1.0),
+            (nn.ModuleDict(dict(tower=net["vlm"].tower, head=net["head"])), self.TOWER_RATE),
         ]
         self.conversation = Conversation(tokenizer)
-        self.questioner = Questioner(self.train, self.maker.random)
+        self.questioner = Questioner(self.train, self.maker.random, self.ABSENT)
         self.before = torch.tensor([self.conversation.before])
         names = [self.conversation.reply(self.questioner.with_article(noun) + ".") for noun in self.train.nouns]
         self.names = torch.full((len(names), max(map(len, names)) + 1), -1)  # tokens of each noun's answer
@@ -191,30 +204,30 @@ class WholeStage(Stage):
             hint[right] += 1e-6
         return hints / hints.sum(1, keepdim=True)
 
-    def answer_loss(self, batch, asked, features, logits):
-        """Mean loss of the answers' tokens, and of each kind. A name is learnt half from the word, half from what the
-        naming head thinks that it might be: it knows which things look alike."""
+    def answer_loss(self, batch, asked, rows, logits):
+        """Mean loss of the answers' tokens, and of each kind; what was said, and who looked where meanwhile. A name is learnt
+        half from the word, half from what the naming head thinks that it might be: it knows which things look alike."""
         turns = [self.conversation.turns(a) for a in asked]
         ids = torch.zeros(len(turns), max(len(t) for t, _ in turns), dtype=torch.long)
         for i, (tokens, _) in enumerate(turns):
             ids[i, : len(tokens)] = torch.tensor(tokens)
         said = [(i, s) for i, (_, row) in enumerate(turns) for s in row]
-        where = torch.tensor([i * ids.shape[1] + s.at - 1 for i, s in said])
+        owner, at = torch.tensor([(i, s.at - 1) for i, s in said]).t()
         wanted = torch.tensor([turns[i][0][s.at] for i, s in said])
         vlm = self.net["vlm"]
-        states = vlm(self.before, vlm.model["mm_projector"](features), ids).flatten(0, 1)[where]
-        scores = vlm.head(states).float().log_softmax(1)
+        states, looks = vlm(self.before, rows, ids)
+        scores = vlm.head(states[owner, at]).float().log_softmax(1)
         each = F.nll_loss(scores, wanted, reduction="none")
         number = {pair: row for row, pair in enumerate(zip(batch.owner.tolist(), batch.number))}
-        named = [j for j, (i, s) in enumerate(said) if s.thing is not None]
+        named = [j for j, (_, s) in enumerate(said) if s.asked.named]
         if named:
-            rows = torch.tensor([number[said[j][0], said[j][1].thing] for j in named])
+            rows = torch.tensor([number[said[j][0], said[j][1].asked.about[0]] for j in named])
             hints = self.hints([said[j][1] for j in named], wanted[named], logits[rows])
             soft = -(hints * scores[named]).sum(1)
             each = each.index_add(0, torch.tensor(named), self.HINT * (soft - each[named]))
-        kinds = [s.kind for _, s in said]
+        kinds = [s.asked.kind for _, s in said]
         parts = {k: each[[j for j, kind in enumerate(kinds) if kind == k]].mean() for k in sorted(set(kinds))}
-        return each.mean(), parts
+        return each.mean(), parts, said, [look[owner, :, at] for look in looks]
 
     def loss(self, progress, step, rank):
         asked = []
@@ -222,8 +235,14 @@ class WholeStage(Stage):
         with torch.set_grad_enabled(progress >= self.FROZEN):
             features = self.net["vlm"].tower(batch.pictures)[0]
         naming, logits, _ = self.naming_loss(self.net["head"], features, batch)
-        answers, parts = self.answer_loss(batch, asked, features, logits)
-        return answers + self.HEAD_WEIGHT * naming, dict(parts, answer=answers, head=naming)
+        rows = self.net["vlm"].model["mm_projector"](features)
+        answers, parts, said, looks = self.answer_loss(batch, asked, rows, logits)
+        more, more_parts = self.more_loss(batch, rows, said, looks)
+        return answers + self.HEAD_WEIGHT * naming + more, dict(parts, answer=answers, head=naming, **more_parts)
+
+    def more_loss(self, batch, rows, said, looks):
+        """What a stage demands besides."""
+        return 0, {}
 
     def answers(self, net, pictures, question, n=16):
         """Greedy answers to one question about each picture."""
@@ -232,7 +251,7 @@ class WholeStage(Stage):
         prompt = self.conversation.prompt(question)
         ids = torch.tensor([prompt] * len(pictures))
         for _ in range(n):
-            logits = vlm.head(vlm(self.before, rows, ids)[:, -1])[:, : len(self.conversation.pieces)]
+            logits = vlm.head(vlm(self.before, rows, ids)[0][:, -1])[:, : len(self.conversation.pieces)]
             ids = torch.cat([ids, logits.argmax(-1, keepdim=True)], 1)
             if (ids[:, len(prompt) :] == self.conversation.EOS).any(1).all():
                 break
@@ -243,3 +262,49 @@ class WholeStage(Stage):
         concepts = [self.train.concepts[self.held_out.rows[i]["concept"]] for i in chosen.tolist()]
         said = self.answers(net, pictures, "What is this?")
         return [bare(s) in accepted(concept) for s, concept in zip(said, concepts)]
+
+
+class PlacesStage(WholeStage):
+    """More of smaller drawings, of rows and of shapes. Two heads of the third layer are shown where to look, which answers
+    about one thing of several need most; and the rows of a thing have to tell at a glance what it is."""
+
+    FROZEN, ABSENT = 0, 0.35
+    LOOK, LOOK_LAYER, LOOK_HEADS = 0.3, 2, 2
+    READ = 0.3
+
+    def __init__(self, *common, net, tokenizer):
+        train, sizes = common[1], common[3]
+        net["reader"] = RowReader(sizes.hidden, len(train.nouns), len(SHAPES), len(COLOURS))
+        super().__init__(*common, net=net, tokenizer=tokenizer)
+
+    def more_loss(self, batch, rows, said, looks):
+        cells = [[cells_of(thing, self.sizes.grid // 2) for thing in s.objects or s.shapes] for s in batch.scenes]
+        look = self.look_loss(cells, said, looks[self.LOOK_LAYER][:, : self.LOOK_HEADS])
+        read = self.read_loss(batch.scenes, cells, rows)
+        return self.LOOK * look + self.READ * read, dict(look=look, read=read)
+
+    @staticmethod
+    def look_loss(cells, said, looks):
+        """Heads [n, heads, rows] of each answer's token should look at what it tells of: -log(share that they do)."""
+        shown = [(j, [cells[i][k] for k in s.asked.about]) for j, (i, s) in enumerate(said) if s.asked.about]
+        if not shown:
+            return looks.sum() * 0
+        there = torch.stack([torch.stack(parts).amax(0) for _, parts in shown])
+        share = (looks[[j for j, _ in shown]].float().mean(1) * there).sum(1)
+        return -(share + 1e-3).log().mean()
+
+    def read_loss(self, scenes, cells, rows):
+        """Nouns of objects, forms and colours of shapes from their rows alone."""
+        reader, forms, colours = self.net["reader"], list(SHAPES), list(COLOURS)
+        owner = torch.tensor([i for i, parts in enumerate(cells) for _ in parts])
+        pooled = reader(rows, owner, torch.stack([cell for parts in cells for cell in parts]))
+        things = [thing for s in scenes for thing in s.objects or s.shapes]
+        drawn = torch.tensor([isinstance(thing, Object) for thing in things])
+        shapes, loss = [thing for thing in things if isinstance(thing, Shape)], 0
+        if drawn.any():
+            nouns = self.train.noun[[thing.drawing for thing in things if isinstance(thing, Object)]]
+            loss = loss + F.cross_entropy(reader.noun(pooled[drawn]), nouns, label_smoothing=SMOOTHING)
+        if shapes:
+            loss = loss + F.cross_entropy(reader.form(pooled[~drawn]), torch.tensor([forms.index(s.kind) for s in shapes]))
+            loss = loss + F.cross_entropy(reader.colour(pooled[~drawn]), torch.tensor([colours.index(s.colour) for s in shapes]))
+        return loss

@@ -60,6 +60,20 @@ class NamingHead(nn.Module):
         return self.noun(pooled), self.code_point(pooled)
 
 
+class RowReader(nn.Module):
+    """What the decoder's rows of a thing should tell at a glance: the noun of a drawing; form and colour of a shape."""
+
+    def __init__(self, width, n_nouns, n_forms, n_colours):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.noun, self.form, self.colour = (nn.Linear(width, n) for n in (n_nouns, n_forms, n_colours))
+
+    def forward(self, rows, owner, cells):
+        """Means of rows [B, N, D] over the cells [O, N] of each thing, whose picture is owner [O] -> [O, D]"""
+        rows = self.norm(rows).float()[owner]
+        return torch.bmm(cells[:, None] / cells.sum(1)[:, None, None], rows)[:, 0]
+
+
 def shown_rows(cover, n_rows, whole, keep=None):
     """cover [O, P] of patches -> [O, N] bool: rows of a coarser grid (or of the patches kept) that show the object;
     all of them where the object is alone in its picture."""
