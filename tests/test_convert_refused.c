@@ -8,11 +8,25 @@
 /* ---- config.json and its neighbours ----------------------------------------------------- */
 
 /* Each field of v1's config.json is wrong in turn; the message names it. */
-static void refuses_wrong_fields(void **state)
+struct wrong_field {
+    const char *key, *value, *part; /* of config.json; of the message */
+};
+
+static void expect_fields_refused(const struct wrong_field *rows, size_t n)
 {
-    static const struct {
-        const char *key, *value, *part;
-    } rows[] = {
+    for (size_t i = 0; i < n; i++) {
+        copy_checkpoint("v1");
+        set_field("config.json", rows[i].key, rows[i].value);
+        if (strcmp(rows[i].key, "vision_config.num_hidden_layers") ==
+            0) /* else -2 of four are the two that are there */
+            set_field("config.json", "mm_vision_select_layer", "-1");
+        expect_refused(rows[i].part);
+    }
+}
+
+static void refuses_wrong_decoder_fields(void **state)
+{
+    static const struct wrong_field rows[] = {
         {"model_type", "\"phi\"", "\"phi\""},
         {"model_type", NULL, "model_type"},
         {"model_type", "3", "model_type"},
@@ -65,6 +79,14 @@ static void refuses_wrong_fields(void **state)
         {"mlp_bias", "true", "mlp_bias"},
         {"quantization_config", "{\"bits\": 4}", "quantization_config"},
         {"conv_mode", "\"v9\"", "\"v9\""},
+    };
+    (void)state;
+    expect_fields_refused(rows, sizeof rows / sizeof *rows);
+}
+
+static void refuses_wrong_picture_fields(void **state)
+{
+    static const struct wrong_field rows[] = {
         {"mm_projector_type", "\"resampler\"", "\"resampler\""},
         {"mm_projector_type", "\"mlpx_gelu\"", "\"mlpx_gelu\""},
         {"mm_projector_type", "\"mlp0x_gelu\"", "\"mlp0x_gelu\""},
@@ -97,14 +119,7 @@ static void refuses_wrong_fields(void **state)
         {"vision_config.layer_norm_eps", "[]", "layer_norm_eps"},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        copy_checkpoint("v1");
-        set_field("config.json", rows[i].key, rows[i].value);
-        if (strcmp(rows[i].key, "vision_config.num_hidden_layers") ==
-            0) /* else -2 of four are the two that are there */
-            set_field("config.json", "mm_vision_select_layer", "-1");
-        expect_refused(rows[i].part);
-    }
+    expect_fields_refused(rows, sizeof rows / sizeof *rows);
 }
 
 static void refuses_wrong_neighbours(void **state)
@@ -495,19 +510,13 @@ static void signals_leave_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(refuses_wrong_fields),
-        TEST(refuses_wrong_neighbours),
-        TEST(refuses_strange_side_files),
-        TEST(refuses_what_is_no_json),
-        TEST(refuses_missing_folders_and_files),
-        TEST(refuses_wrong_tensors),
-        TEST(f16_refuses_values_beyond_its_range),
-        TEST(refuses_a_unigram_tokenizer),
-        TEST(survives_a_damaged_tokenizer),
-        TEST(refuses_wrong_options),
-        TEST(refuses_outputs_that_cannot_be),
-        TEST(a_full_disk_leaves_nothing),
-        TEST(signals_leave_nothing),
+        TEST(refuses_wrong_decoder_fields), TEST(refuses_wrong_picture_fields),
+        TEST(refuses_wrong_neighbours),     TEST(refuses_strange_side_files),
+        TEST(refuses_what_is_no_json),      TEST(refuses_missing_folders_and_files),
+        TEST(refuses_wrong_tensors),        TEST(f16_refuses_values_beyond_its_range),
+        TEST(refuses_a_unigram_tokenizer),  TEST(survives_a_damaged_tokenizer),
+        TEST(refuses_wrong_options),        TEST(refuses_outputs_that_cannot_be),
+        TEST(a_full_disk_leaves_nothing),   TEST(signals_leave_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
