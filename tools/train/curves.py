@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-WHAT = dict(teacher="teacher: naming head", tower="tower: naming head", whole="whole model: its answers", places="places: its answers")
+WHAT = dict(teacher="naming head", tower="naming head", whole="its answers", places="its answers", pairs="its answers")
 
 
 def main(log, out):
@@ -20,7 +20,7 @@ def main(log, out):
         rows = [r for r in records if r["stage"] == stage]
         for key, label in (("everyday", "210 everyday nouns"), ("all", "all 527 nouns")):
             axis.plot([r["pictures"] / 1000 for r in rows], [100 * r["score"][key] for r in rows], marker=".", label=label)
-        axis.set(title=f"{WHAT[stage]} ({rows[-1]['minutes']:.0f} minutes)", xlabel="thousand pictures", ylim=(0, 100))
+        axis.set(title=f"{stage}: {WHAT[stage]} ({rows[-1]['minutes']:.0f} minutes)", xlabel="thousand pictures", ylim=(0, 100))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("OpenMoji drawings named, %")
     axes[0][0].legend(loc="lower right")

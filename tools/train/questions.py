@@ -19,6 +19,7 @@ class Asked(NamedTuple):
     kind: str
     about: tuple = ()  # numbers of the objects, or of the shapes, that the answer tells of
     named: bool = False  # the answer is the name of the one object, and nothing else
+    given: str = ""  # how the answer begins, which is not for learning
 
 
 class Said(NamedTuple):
@@ -33,8 +34,14 @@ def plural(noun):
     return noun + ("es" if noun.endswith(("s", "x", "sh", "ch")) else "s")
 
 
+def listed(names):
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+
+
 class Questioner:
     """True questions about scenes, with their answers."""
+
+    COMPARED = 0.45, 0.0  # how often yes or no is asked of single objects, and of rows
 
     def __init__(self, drawings, random, absent):
         """`absent`: how often shapes are counted that need not be there."""
@@ -88,19 +95,26 @@ class Questioner:
         colour, _ = self.drawings.main_colour(thing.drawing)
         if not thing.recoloured and colour:
             others.append(Asked(f"What colour is the {noun}?", colour + ".", "colour", (0,)))
-        if r.random() < 0.45:
-            others.append(self._yes_or_no(noun, named))
+        if r.random() < self.COMPARED[0]:
+            others.append(self._yes_or_no(scene))
         if r.random() < 0.1:
             others.append(Asked("How many things are there?", "one.", "count", (0,)))
         return Asked(r.choice(NAMING), named + ".", "name", (0,), True), others
 
-    def _yes_or_no(self, noun, named):
-        r, other = self.random, noun
-        if r.random() < 0.5:
-            while self.truths[other] & self.truths[noun]:
-                other = r.choice(self.nouns)
+    def _yes_or_no(self, scene):
+        noun = other = self.noun_of(scene.objects[0])
+        if self.random.random() < 0.5:
+            other = self._absent_noun(noun)
         word = "yes" if other == noun else "no"
-        return Asked(f"Is there {self.with_article(other)}?", f"{word}, there is {named}.", "yesno")
+        return Asked(f"Is there {self.with_article(other)}?", f"{word}, there is {self.with_article(noun)}.", "yesno")
+
+    def _absent_noun(self, *there):
+        """A noun that says nothing true of those that are there."""
+        truths = set().union(*(self.truths[noun] for noun in there))
+        other = there[0]
+        while self.truths[other] & truths:
+            other = self.random.choice(self.nouns)
+        return other
 
     def _row(self, scene):
         r, n = self.random, len(scene.objects)
@@ -110,7 +124,9 @@ class Questioner:
         if r.random() < 0.4:
             others.append(Asked("How many things are there?", NUMBERS[n] + ".", "count", tuple(range(n))))
         if r.random() < 0.3:
-            others.append(Asked("What do you see?", ", ".join(named[:-1]) + " and " + named[-1] + ".", "list"))
+            others.append(Asked("What do you see?", listed(named) + ".", "list"))
+        if self.COMPARED[1] and r.random() < self.COMPARED[1]:
+            others.append(self._yes_or_no(scene))
         return None, others
 
     def _copies(self, scene):
@@ -142,6 +158,23 @@ class Questioner:
         return None, others
 
 
+class Comparer(Questioner):
+    """Asks far more often whether something is there, of rows too. Sometimes a false "yes," is given, after which nothing but the
+    noun that was asked for can follow: drawings to learn from are named so well that an answer would never learn to repeat it."""
+
+    COMPARED, FALSE_YES = (0.8, 0.5), 0.12
+
+    def _yes_or_no(self, scene):
+        r, nouns = self.random, [self.noun_of(thing) for thing in scene.objects]
+        at, present = r.randrange(len(nouns)), r.random() < 0.5
+        asked = nouns[at] if present else self._absent_noun(*nouns)
+        false_yes = not present and r.random() < self.FALSE_YES
+        yes = present or false_yes
+        named = listed([self.with_article(noun) for noun in ([asked] if yes else nouns)])
+        answer = f"{'yes' if yes else 'no'}, there is {named}."
+        return Asked(f"Is there {self.with_article(asked)}?", answer, "yesno", (at,) if present else (), given="yes," if false_yes else "")
+
+
 class Conversation:
     """The template conv_mode "short" as ids:  USER: <image>\\nQUESTION ASSISTANT: ANSWER</s>USER: ..."""
 
@@ -160,12 +193,13 @@ class Conversation:
         return self.pieces.encode(answer) + [self.EOS]
 
     def turns(self, asked):
-        """[Asked] -> ids, and the tokens of the answers among them."""
+        """[Asked] -> ids, and the tokens of the answers among them that are for learning."""
         ids, said = [], []
         for i, turn in enumerate(asked):
             ids += self.prompt(turn.question, i == 0)
             reply = self.reply(turn.answer)
-            said += [Said(len(ids) + k, turn, tuple(reply[:k])) for k in range(len(reply))]
+            given = len(self.pieces.encode(turn.given))
+            said += [Said(len(ids) + k, turn, tuple(reply[:k])) for k in range(given, len(reply))]
             ids += reply
         return ids, said
 

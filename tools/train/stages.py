@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from archive import accepted, bare
 from drawings import PLAIN
 from model import MobileVLM, VisionModel, init_tower
-from questions import Conversation, Questioner
+from questions import Comparer, Conversation, Questioner
 from scenes import COLOURS, SHAPES, Object, Painter, SceneMaker, Shape, cells_of, on_white
 from teacher import ConvNet, Namer, RowReader, Teacher, shown_rows
 
@@ -48,6 +48,10 @@ PLANS = dict(
     places=Plan(
         120_000, 24, dict(one=0.36, two=0.22, three=0.10, copies=0.06, shapes=0.26),
         1e-3, 0.013, 0.02, 60, 0.997, (1.0, 0.1), 20_000, (0.35, 0.55),
+    ),
+    pairs=Plan(
+        84_000, 24, dict(one=0.30, two=0.38, three=0.07, copies=0.06, shapes=0.19),
+        8e-4, 0.010, 0.02, 60, 0.997, (1.0, 0.1), 14_000, (0.35, 0.55),
     ),
 )  # fmt: skip
 
@@ -164,18 +168,17 @@ class WholeStage(Stage):
     stays too, at half weight."""
 
     FROZEN, TOWER_RATE, HEAD_WEIGHT, HINT = 0.25, 0.25, 0.5, 0.5
-    ABSENT = 0.2  # see Questioner
+    QUESTIONER, ABSENT = Questioner, 0.2
 
     def __init__(self, *common, net, tokenizer):
         super().__init__(*common)
         self.net = net
-        new = {k: v for k, v in net["vlm"].model.items() if k != "vision_tower"} | {k: v for k, v in net.items() if k == "reader"}
         self.groups = [
-            (nn.ModuleDict(new), 1.0),
+            (nn.ModuleDict({k: v for k, v in net["vlm"].model.items() if k != "vision_tower"}), 1.0),
             (nn.ModuleDict(dict(tower=net["vlm"].tower, head=net["head"])), self.TOWER_RATE),
         ]
         self.conversation = Conversation(tokenizer)
-        self.questioner = Questioner(self.train, self.maker.random, self.ABSENT)
+        self.questioner = self.QUESTIONER(self.train, self.maker.random, self.ABSENT)
         self.before = torch.tensor([self.conversation.before])
         names = [self.conversation.reply(self.questioner.with_article(noun) + ".") for noun in self.train.nouns]
         self.names = torch.full((len(names), max(map(len, names)) + 1), -1)  # tokens of each noun's answer
@@ -227,7 +230,7 @@ class WholeStage(Stage):
             each = each.index_add(0, torch.tensor(named), self.HINT * (soft - each[named]))
         kinds = [s.asked.kind for _, s in said]
         parts = {k: each[[j for j, kind in enumerate(kinds) if kind == k]].mean() for k in sorted(set(kinds))}
-        return each.mean(), parts, said, [look[owner, :, at] for look in looks]
+        return each.mean(), parts, said, looks
 
     def loss(self, progress, step, rank):
         asked = []
@@ -273,25 +276,30 @@ class PlacesStage(WholeStage):
     READ = 0.3
 
     def __init__(self, *common, net, tokenizer):
-        train, sizes = common[1], common[3]
-        net["reader"] = RowReader(sizes.hidden, len(train.nouns), len(SHAPES), len(COLOURS))
         super().__init__(*common, net=net, tokenizer=tokenizer)
+        if "reader" not in net:
+            net["reader"] = RowReader(self.sizes.hidden, len(self.train.nouns), len(SHAPES), len(COLOURS))
+        self.groups[0][0]["reader"] = net["reader"]
 
     def more_loss(self, batch, rows, said, looks):
         cells = [[cells_of(thing, self.sizes.grid // 2) for thing in s.objects or s.shapes] for s in batch.scenes]
-        look = self.look_loss(cells, said, looks[self.LOOK_LAYER][:, : self.LOOK_HEADS])
+        look = self.look_loss(self.looked(cells, said, looks[self.LOOK_LAYER][:, : self.LOOK_HEADS]))
         read = self.read_loss(batch.scenes, cells, rows)
         return self.LOOK * look + self.READ * read, dict(look=look, read=read)
 
     @staticmethod
-    def look_loss(cells, said, looks):
-        """Heads [n, heads, rows] of each answer's token should look at what it tells of: -log(share that they do)."""
-        shown = [(j, [cells[i][k] for k in s.asked.about]) for j, (i, s) in enumerate(said) if s.asked.about]
+    def looked(cells, said, looks):
+        """looks [B, heads, ids, rows] -> how much of its look each head has, before each of an answer's tokens, at what the
+        answer tells of [n, heads]; [1, heads] of zeros where no answer tells of anything."""
+        shown = [(i, s) for i, s in said if s.asked.about]
         if not shown:
-            return looks.sum() * 0
-        there = torch.stack([torch.stack(parts).amax(0) for _, parts in shown])
-        share = (looks[[j for j, _ in shown]].float().mean(1) * there).sum(1)
-        return -(share + 1e-3).log().mean()
+            return 0 * looks[:1, :, 0].sum(2)
+        there = torch.stack([torch.stack([cells[i][k] for k in s.asked.about]).amax(0) for i, s in shown])
+        owner, at = torch.tensor([(i, s.at - 1) for i, s in shown]).t()
+        return (looks[owner, :, at].float() * there[:, None]).sum(2)
+
+    def look_loss(self, shares):
+        return -(shares.mean(1) + 1e-3).log().mean()
 
     def read_loss(self, scenes, cells, rows):
         """Nouns of objects, forms and colours of shapes from their rows alone."""
@@ -299,13 +307,24 @@ class PlacesStage(WholeStage):
         owner = torch.tensor([i for i, parts in enumerate(cells) for _ in parts])
         pooled = reader(rows, owner, torch.stack([cell for parts in cells for cell in parts]))
         things = [thing for s in scenes for thing in s.objects or s.shapes]
+        objects, shapes = ([thing for thing in things if isinstance(thing, kind)] for kind in (Object, Shape))
         drawn = torch.tensor([isinstance(thing, Object) for thing in things])
-        shapes = [thing for thing in things if isinstance(thing, Shape)]
         loss = 0 * sum(p.sum() for p in reader.parameters())  # every process has the same gradients to share
-        if drawn.any():
-            nouns = self.train.noun[[thing.drawing for thing in things if isinstance(thing, Object)]]
+        if objects:
+            nouns = self.train.noun[[thing.drawing for thing in objects]]
             loss = loss + F.cross_entropy(reader.noun(pooled[drawn]), nouns, label_smoothing=SMOOTHING)
         if shapes:
             loss = loss + F.cross_entropy(reader.form(pooled[~drawn]), torch.tensor([forms.index(s.kind) for s in shapes]))
             loss = loss + F.cross_entropy(reader.colour(pooled[~drawn]), torch.tensor([colours.index(s.colour) for s in shapes]))
         return loss
+
+
+class PairsStage(PlacesStage):
+    """Most pictures are rows of two, and of every picture it is asked whether something is there. Each of the two heads has to
+    look at the right place, not one of them: else one looks left and one looks right whatever was asked, and an answer's
+    first word, which is "a" most of the time, does not know of which thing it tells."""
+
+    QUESTIONER, TOWER_RATE = Comparer, 0.35
+
+    def look_loss(self, shares):
+        return -(shares + 1e-3).log().mean()

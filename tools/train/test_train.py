@@ -106,7 +106,7 @@ class Training(unittest.TestCase):
         status, said, error = self.train("work", *scale, "--out", self.path("out"))
         self.assertEqual(status, 0, error)
         with open(self.path("work/log.jsonl"), encoding="utf-8") as f:
-            self.assertEqual({json.loads(line)["stage"] for line in f}, {"teacher", "tower", "whole", "places"})
+            self.assertEqual({json.loads(line)["stage"] for line in f}, {"teacher", "tower", "whole", "places", "pairs"})
         model = self.path("model.bin")
         subprocess.run([BUILD + "/mobilevlm-convert", self.path("out"), "-o", model, "--type", "q8", "-q"], check=True)
         status, said, error = program("evaluate.py", "-m", model, "--data", self.archive, "--work", self.path("work"), "--against", model)
