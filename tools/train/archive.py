@@ -3,6 +3,7 @@ import csv
 import os
 import sys
 import tarfile
+import zlib
 
 
 class DataError(Exception):
@@ -17,7 +18,7 @@ def ended(main):
     except DataError as e:
         print(f"{program}: {e}", file=sys.stderr)
     except OSError as e:
-        print(f"{program}: {e.filename}: {e.strerror}", file=sys.stderr)
+        print(f"{program}: {e.filename}: {e.strerror}" if e.filename else f"{program}: {e}", file=sys.stderr)
     return 1
 
 
@@ -29,8 +30,9 @@ def unpack(archive, folder):
             raise DataError(f"{archive}: the data archive is missing (name it with --data)")
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-        except tarfile.TarError as e:
+                safe = dict(filter="data") if hasattr(tarfile, "data_filter") else {}  # since Python 3.11.4
+                tar.extractall(folder, **safe)
+        except (tarfile.TarError, EOFError, zlib.error) as e:
             raise DataError(f"{archive}: is not a readable tar archive") from e
         open(os.path.join(root, ".unpacked"), "w").close()
     return root

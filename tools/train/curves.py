@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-WHAT = dict(teacher="naming head", tower="naming head", whole="its answers", places="its answers", pairs="its answers")
+WHAT = dict(teacher="naming head", tower="naming head", whole="its answers", places="its answers", pairs="its answers", compare="its answers")
 
 
 def main(log, out):
@@ -17,7 +17,10 @@ def main(log, out):
     stages = [s for s in WHAT if any(r["stage"] == s for r in records)]
     figure, axes = plt.subplots(1, len(stages), figsize=(4.5 * len(stages), 3.4), sharey=True, squeeze=False)
     for axis, stage in zip(axes[0], stages):
-        rows = [r for r in records if r["stage"] == stage]
+        rows = []
+        for r in (r for r in records if r["stage"] == stage):
+            # a run that went on from a checkpoint, or began again, has taken the place of what was logged behind it
+            rows = [before for before in rows if before["pictures"] < r["pictures"]] + [r]
         for key, label in (("everyday", "210 everyday nouns"), ("all", "all 527 nouns")):
             axis.plot([r["pictures"] / 1000 for r in rows], [100 * r["score"][key] for r in rows], marker=".", label=label)
         axis.set(title=f"{stage}: {WHAT[stage]} ({rows[-1]['minutes']:.0f} minutes)", xlabel="thousand pictures", ylim=(0, 100))

@@ -96,7 +96,7 @@ def demand_vocabulary(binary, model, root, cases):
     texts = sorted({c["question"] for c in cases} | {a for c in cases for a in c["answers"]})
     lines = "".join(json.dumps({"text": t}) + "\n" for t in texts)
     pieces = sentencepiece.SentencePieceProcessor(model_file=os.path.join(root, "tok1k.model"))
-    for text, line in zip(texts, run(binary, "tokenize", "-m", model, "--jsonl", text=lines).splitlines()):
+    for text, line in zip(texts, run(binary, "tokenize", "-m", model, "--jsonl", text=lines).splitlines(), strict=True):
         ids = json.loads(line)
         if ids != pieces.encode(text):
             raise DataError(f'{model}: its tokenizer is not tok1k.model: "{text}" is {ids}, expected {pieces.encode(text)}')
@@ -144,8 +144,10 @@ def main():
     print(f"\nA question takes {1000 * statistics.median(seconds):.0f} ms (median, one thread, {opts.jobs} at a time).")
     if opts.against:
         others, _ = answers(opts, opts.against, cases)
-        same = sum(a == b for a, b in zip(texts, others))
-        print(f"{same} of {len(texts)} answers ({100 * same / len(texts):.1f} %) are the same text as {opts.against}'s.")
+        for name, chosen in (("cases-dev", False), (OPENMOJI, True)):
+            pairs = [(a, b) for case, a, b in zip(cases, texts, others) if (case["group"] == OPENMOJI) == chosen]
+            same = sum(a == b for a, b in pairs)
+            print(f"{name}: {same} of {len(pairs)} answers ({100 * same / len(pairs):.1f} %) are the same text as {opts.against}'s.")
     if opts.json:
         with open(opts.json, "w", encoding="utf-8") as f:
             for case, text in zip(cases, texts):

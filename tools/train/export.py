@@ -4,6 +4,7 @@ import os
 import shutil
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from archive import DataError
@@ -58,6 +59,9 @@ def write(state, root, out):
         with open(os.path.join(part, name), "w", encoding="utf-8") as f:
             json.dump(content, f, indent=2)
     shutil.copy(os.path.join(root, "tok1k.model"), os.path.join(part, "tokenizer.model"))
-    save_file(weights(state, s), os.path.join(part, "model.safetensors"))
+    try:
+        save_file(weights(state, s), os.path.join(part, "model.safetensors"))
+    except SafetensorError as e:
+        raise DataError(f"{part}/model.safetensors: cannot be written: {e}") from e
     os.replace(part, out)
     print(f"wrote {out}", flush=True)

@@ -3,7 +3,7 @@
 
     tools/train/train.py --data demo-data.tar.gz --work FOLDER --out tinyvlm-draw
 
-Stages teacher, tower, whole, places, pairs follow each other. Each writes FOLDER/STAGE.pt every few minutes; the same command goes on
+Stages teacher, tower, whole, places, pairs, compare follow each other. Each writes FOLDER/STAGE.pt every few minutes; the same command goes on
 where a stopped one was. Processes of one thread each share a batch by averaging their gradients.
 """
 import argparse
@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from archive import DataError, ended, unpack
 from drawings import Drawings, save
 from model import Sizes
 from optimizer import Optimizer
-from stages import PLANS, PairsStage, PlacesStage, TeacherStage, TowerStage, WholeStage, whole_net
+from stages import PLANS, CompareStage, PairsStage, PlacesStage, TeacherStage, TowerStage, WholeStage, whole_net
 
 # Large tensors come and go every step: keeping their memory, in huge pages, makes a step 20 to 40 % shorter.
 ALLOCATOR = dict(
@@ -47,11 +48,14 @@ def options():
     p.add_argument("--out", help="the finished model's folder")
     p.add_argument("--stage", choices=list(PLANS), help="this stage only")
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--processes", type=int, default=os.cpu_count())
+    p.add_argument("--processes", type=int, default=2, help="that share a step, each with a batch of its own (2, as the shipped run)")
     p.add_argument("--minutes", type=float, default=math.inf, help="pause after so long; run again to go on")
+    p.add_argument("--until", type=float, help=argparse.SUPPRESS)  # seconds since 1970, for the processes
     p.add_argument("--scale", type=float, default=1.0, help="share of each stage's pictures, for a trial")
     p.add_argument("--precision", choices=("f32", "bf16"), default="bf16" if has_fast_bf16() else "f32")
-    return p.parse_args()
+    o = p.parse_args()
+    o.until = o.until or time.time() + 60 * o.minutes
+    return o
 
 
 # ---- Checkpoints ------------------------------------------------------------------------------
@@ -69,21 +73,56 @@ def load(path, sizes):
         state = torch.load(path, weights_only=False, map_location="cpu")
     except Exception as e:
         raise DataError(f"{path}: is not a checkpoint of this program: {e}") from e
+    if not isinstance(state, dict) or "sizes" not in state:
+        raise DataError(f"{path}: is not a checkpoint of this program")
     for name, wanted in asdict(sizes).items():
         if state["sizes"].get(name) != wanted:
             raise DataError(f"{path}: was trained with {name} {state['sizes'].get(name)}, this run has {wanted}")
     return state
 
 
-def done(folder, stage):
-    path = checkpoint(folder, stage)
-    return os.path.exists(path) and load(path, Sizes())["done"]
+def fill(net, state, path):
+    """`state` of a checkpoint into the network."""
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as e:
+        raise DataError(f"{path}: was trained on other data: {str(e).splitlines()[-1].strip()}") from e
+
+
+def check_run(path, state, run):
+    """What a checkpoint was made with must be what the run that goes on with it has."""
+    for name, wanted in run.items():
+        if state.get("run", run).get(name) != wanted:
+            raise DataError(f"{path}: is of a run with {name} {state['run'].get(name)}, this one has {wanted} (use another --work)")
+
+
+def done(opts, stage):
+    path = checkpoint(opts.work, stage)
+    if not os.path.exists(path):
+        return False
+    state = load(path, Sizes())
+    check_run(path, state, run_of(opts, stage))
+    return state["done"]
 
 
 def trained(net, folder, stage, sizes):
     """`net` with the averaged weights of a finished stage."""
-    net.load_state_dict(load(checkpoint(folder, stage), sizes)["average"])
+    path = checkpoint(folder, stage)
+    state = load(path, sizes)
+    if not state["done"]:
+        raise DataError(f"{path}: the stage is not finished yet")
+    fill(net, state["average"], path)
     return net
+
+
+def plan_of(opts, stage):
+    plan = PLANS[stage]
+    return replace(plan, pictures=max(1, int(plan.pictures * opts.scale)), score_every=max(1, int(plan.score_every * opts.scale)))
+
+
+def run_of(opts, stage):
+    """What a stage's numbers depend on, besides the code and the data."""
+    return dict(seed=opts.seed, pictures=plan_of(opts, stage).pictures, processes=opts.processes)
 
 
 # ---- One stage, in one of the processes --------------------------------------------------------
@@ -108,7 +147,10 @@ def make_stage(name, plan, train, held_out, sizes, opts, root):
     places = PlacesStage(*common, net=trained(net, opts.work, "whole", sizes), tokenizer=tokenizer)
     if name == "places":
         return places
-    return PairsStage(*common, net=trained(places.net, opts.work, "places", sizes), tokenizer=tokenizer)
+    pairs = PairsStage(*common, net=trained(places.net, opts.work, "places", sizes), tokenizer=tokenizer)
+    if name == "pairs":
+        return pairs
+    return CompareStage(*common, net=trained(pairs.net, opts.work, "pairs", sizes), tokenizer=tokenizer)
 
 
 class Trainer:
@@ -133,8 +175,8 @@ class Trainer:
         if not os.path.exists(path):
             return
         state = load(path, self.stage.sizes)
-        self.stage.net.load_state_dict(state["net"])
-        self.average.load_state_dict(state["average"])
+        fill(self.stage.net, state["net"], path)
+        fill(self.average, state["average"], path)
         for optimizer, kept in zip(self.optimizers, state["optimizers"]):
             optimizer.load(kept)
         self.step, self.seen, self.seconds = state["step"], state["seen"], state["seconds"]
@@ -142,7 +184,7 @@ class Trainer:
     def save(self, finished):
         if self.rank == 0:
             state = dict(
-                done=finished, sizes=asdict(self.stage.sizes), step=self.step, seen=self.seen, seconds=self.seconds,
+                done=finished, sizes=asdict(self.stage.sizes), run=run_of(self.opts, self.name), step=self.step, seen=self.seen, seconds=self.seconds,
                 net=self.stage.net.state_dict(), average=self.average.state_dict(),
                 optimizers=[o.state() for o in self.optimizers],
             )  # fmt: skip
@@ -206,16 +248,15 @@ class Trainer:
         """-> whether the stage is finished; False: paused."""
         self.resume()
         self.stage.net.train()
-        started, saved = time.time(), time.time()
-        clock = started
+        clock = saved = time.time()
         while self.seen < self.plan.pictures:
             scored = self.seen // self.plan.score_every
             self.one_step()
             self.seconds, clock = self.seconds + time.time() - clock, time.time()
             if self.rank == 0 and self.seen // self.plan.score_every != scored:
                 self.report()
-            if self.step % 20 == 0:
-                if self.agreed(time.time() - started > 60 * self.opts.minutes):
+            if self.step % 20 == 0 or self.step == 1:
+                if self.agreed(time.time() > self.opts.until):
                     self.save(False)
                     return False
                 if time.time() - saved > SAVE_EVERY:
@@ -235,8 +276,7 @@ def work(opts):
         dist.init_process_group("gloo", init_method=os.environ["RENDEZVOUS"], rank=int(os.environ["RANK"]), world_size=world)
     root = unpack(opts.data, opts.work)
     train, held_out = both_roles(root, opts.work)
-    plan = PLANS[opts.stage]
-    plan = replace(plan, pictures=max(1, int(plan.pictures * opts.scale)), score_every=max(1, int(plan.score_every * opts.scale)))
+    plan = plan_of(opts, opts.stage)
     torch.manual_seed(opts.seed)
     stage = make_stage(opts.stage, plan, train, held_out, Sizes(), opts, root)
     return 0 if Trainer(opts.stage, stage, opts).run() else PAUSED
@@ -255,11 +295,13 @@ def launch(opts, stage):
     env = dict(os.environ, **ALLOCATOR, WORLD_SIZE=str(opts.processes), RENDEZVOUS="file://" + meeting)
     env["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // opts.processes))
     argv = [sys.executable, os.path.abspath(__file__), "--data", opts.data, "--work", opts.work, "--stage", stage]
-    argv += ["--seed", str(opts.seed), "--minutes", str(opts.minutes), "--scale", str(opts.scale), "--precision", opts.precision]
+    argv += ["--seed", str(opts.seed), "--until", str(opts.until), "--scale", str(opts.scale), "--precision", opts.precision]
+    argv += ["--processes", str(opts.processes)]
     workers = [subprocess.Popen(argv, env=dict(env, RANK=str(rank))) for rank in range(opts.processes)]
     try:
         ended_with = []
-        while not any(ended_with) and len(ended_with) < len(workers):
+        # one that fails leaves the others waiting for it; one that pauses does not, and the first still writes
+        while not set(ended_with) - {0, PAUSED} and len(ended_with) < len(workers):
             time.sleep(0.5)
             ended_with = [w.returncode for w in workers if w.poll() is not None]
     finally:
@@ -272,15 +314,18 @@ def launch(opts, stage):
 
 def main():
     opts = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nobody is left behind
     if "RANK" in os.environ:
         return work(opts)
     os.makedirs(opts.work, exist_ok=True)
     root = unpack(opts.data, opts.work)
     both_roles(root, opts.work)
     for stage in [opts.stage] if opts.stage else PLANS:
-        if not done(opts.work, stage):
+        if not done(opts, stage):
             print(f"stage {stage}: {PLANS[stage].pictures * opts.scale:.0f} pictures, {opts.precision}", flush=True)
             status = launch(opts, stage)
+            if status < 0:
+                raise DataError(f"stage {stage}: a process was ended by signal {-status}; the same command goes on")
             if status:
                 return 0 if status == PAUSED else status
     if opts.out and not opts.stage:
