@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-WHAT = dict(teacher="naming head", tower="naming head", whole="its answers", places="its answers", pairs="its answers", compare="its answers")
+WHAT = dict(teacher="naming head", tower="naming head", whole="its answers", places="its answers", pairs="its answers")
 
 
 def main(log, out):

@@ -189,10 +189,6 @@ class Conversation:
         start = "\n" if first else "USER: "
         return self.pieces.encode(f"{start}{question} ASSISTANT:")
 
-    def behind_noun(self, question):
-        """How many tokens from the last one of the noun that a question ends with to the first one of the answer."""
-        return len(self.pieces.encode(("a?" if question.endswith("?") else "a") + " ASSISTANT:"))
-
     def reply(self, answer):
         return self.pieces.encode(answer) + [self.EOS]
 

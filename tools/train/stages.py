@@ -53,10 +53,6 @@ PLANS = dict(
         84_000, 24, dict(one=0.30, two=0.38, three=0.07, copies=0.06, shapes=0.19),
         8e-4, 0.010, 0.02, 60, 0.997, (1.0, 0.1), 14_000, (0.35, 0.55),
     ),
-    compare=Plan(
-        42_000, 24, dict(one=0.32, two=0.37, three=0.07, copies=0.05, shapes=0.19),
-        6e-4, 0.008, 0.02, 60, 0.997, (1.0, 0.1), 14_000, (0.35, 0.55),
-    ),
 )  # fmt: skip
 
 
@@ -332,30 +328,3 @@ class PairsStage(PlacesStage):
 
     def look_loss(self, shares):
         return -(shares + 1e-3).log().mean()
-
-
-class CompareStage(PairsStage):
-    """Whether something is there is decided where its noun has been read: two heads of the second layer look from there at the
-    thing, or, when it is not there, away from the picture."""
-
-    MATCH, MATCH_LAYER, MATCH_HEADS = 0.5, 1, slice(2, 4)
-
-    def more_loss(self, batch, rows, said, looks):
-        loss, parts = super().more_loss(batch, rows, said, looks)
-        match = self.match_loss(batch.scenes, said, looks[self.MATCH_LAYER][:, self.MATCH_HEADS])
-        return loss + self.MATCH * match, dict(parts, match=match)
-
-    def match_loss(self, scenes, said, looks):
-        """looks [B, heads, ids, rows]; -log(share on the thing) where it is there, else -log(1 - share on the picture)."""
-        asked = {(i, s.at - len(s.before)): s.asked for i, s in said if s.asked.kind == "yesno"}
-        if not asked:
-            return looks.sum() * 0
-        owner, first = torch.tensor(list(asked)).t()
-        noun = first - torch.tensor([self.conversation.behind_noun(a.question) for a in asked.values()])
-        there = torch.ones(len(asked), looks.shape[3])
-        for row, ((i, _), a) in zip(there, asked.items()):
-            if a.about:
-                row.copy_(cells_of(scenes[i].objects[a.about[0]], self.sizes.grid // 2))
-        share = (looks[owner, :, noun].float() * there[:, None]).sum(2)
-        yes = torch.tensor([bool(a.about) for a in asked.values()])[:, None]
-        return -(torch.where(yes, share, 1 - share) + 1e-3).log().mean()

@@ -109,7 +109,7 @@ class Training(unittest.TestCase):
         status, said, error = self.train("work", *scale, "--out", self.path("out"))
         self.assertEqual(status, 0, error)
         with open(self.path("work/log.jsonl"), encoding="utf-8") as f:
-            self.assertEqual({json.loads(line)["stage"] for line in f}, {"teacher", "tower", "whole", "places", "pairs", "compare"})
+            self.assertEqual({json.loads(line)["stage"] for line in f}, {"teacher", "tower", "whole", "places", "pairs"})
         self.assertEqual(torch.load(self.path("work/teacher.pt"), weights_only=False)["step"], 3)  # 120 pictures, 48 a step
         self.assert_refused(self.train("work", "--scale", "0.001"), "teacher.pt", "pictures 120", "240")
         self.assert_refused(self.train("work", *scale, "--seed", "2"), "teacher.pt", "seed 1")

@@ -3,7 +3,7 @@
 
     tools/train/train.py --data demo-data.tar.gz --work FOLDER --out tinyvlm-draw
 
-Stages teacher, tower, whole, places, pairs, compare follow each other. Each writes FOLDER/STAGE.pt every few minutes; the same command goes on
+Stages teacher, tower, whole, places, pairs follow each other. Each writes FOLDER/STAGE.pt every few minutes; the same command goes on
 where a stopped one was. Processes of one thread each share a batch by averaging their gradients.
 """
 import argparse
@@ -25,7 +25,7 @@ from archive import DataError, ended, unpack
 from drawings import Drawings, save
 from model import Sizes
 from optimizer import Optimizer
-from stages import PLANS, CompareStage, PairsStage, PlacesStage, TeacherStage, TowerStage, WholeStage, whole_net
+from stages import PLANS, PairsStage, PlacesStage, TeacherStage, TowerStage, WholeStage, whole_net
 
 # Large tensors come and go every step: keeping their memory, in huge pages, makes a step 20 to 40 % shorter.
 ALLOCATOR = dict(
@@ -147,10 +147,7 @@ def make_stage(name, plan, train, held_out, sizes, opts, root):
     places = PlacesStage(*common, net=trained(net, opts.work, "whole", sizes), tokenizer=tokenizer)
     if name == "places":
         return places
-    pairs = PairsStage(*common, net=trained(places.net, opts.work, "places", sizes), tokenizer=tokenizer)
-    if name == "pairs":
-        return pairs
-    return CompareStage(*common, net=trained(pairs.net, opts.work, "pairs", sizes), tokenizer=tokenizer)
+    return PairsStage(*common, net=trained(places.net, opts.work, "places", sizes), tokenizer=tokenizer)
 
 
 class Trainer:
