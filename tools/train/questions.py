@@ -109,12 +109,13 @@ class Questioner:
         return Asked(f"Is there {self.with_article(other)}?", f"{word}, there is {self.with_article(noun)}.", "yesno")
 
     def _absent_noun(self, *there):
-        """A noun that says nothing true of those that are there."""
+        """A noun that says nothing true of those that are there; of few nouns there may be none, then the first of them."""
         truths = set().union(*(self.truths[noun] for noun in there))
-        other = there[0]
-        while self.truths[other] & truths:
+        for _ in range(100):
             other = self.random.choice(self.nouns)
-        return other
+            if not self.truths[other] & truths:
+                return other
+        return there[0]
 
     def _row(self, scene):
         r, n = self.random, len(scene.objects)
@@ -168,6 +169,8 @@ class Comparer(Questioner):
         r, nouns = self.random, [self.noun_of(thing) for thing in scene.objects]
         at, present = r.randrange(len(nouns)), r.random() < 0.5
         asked = nouns[at] if present else self._absent_noun(*nouns)
+        if asked in nouns:
+            at, present = nouns.index(asked), True
         false_yes = not present and r.random() < self.FALSE_YES
         yes = present or false_yes
         named = listed([self.with_article(noun) for noun in ([asked] if yes else nouns)])

@@ -60,7 +60,7 @@ def make_archive(folder):
     text = ["USER: What is this? ASSISTANT: a ball.", "How many things are there? two. What colour is the background? red."]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(text * 50), model_prefix=os.path.join(root, "tok1k"), vocab_size=330, model_type="bpe",
-        byte_fallback=True, hard_vocab_limit=False, minloglevel=2,
+        byte_fallback=True, hard_vocab_limit=False, minloglevel=2, normalization_rule_name="identity", remove_extra_whitespaces=False,
     )  # fmt: skip
     archive = os.path.join(folder, "demo-data.tar.gz")
     with tarfile.open(archive, "w:gz") as tar:
