@@ -1,18 +1,11 @@
 /* The model that ships: models/tinyvlm-draw.bin on models/pictures, as README's first command runs it. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <cmocka.h>
 
 #include "../kernels/kernels.h"
-#include "program.h"
+#include "cli_fixture.h"
 
-#define MODEL      SOURCE_DIR "/models/tinyvlm-draw.bin"
-#define PICTURES   SOURCE_DIR "/models/pictures/"
-#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+#define MODEL    SOURCE_DIR "/models/tinyvlm-draw.bin"
+#define PICTURES SOURCE_DIR "/models/pictures/"
 
 /* What is true of the pictures, and the model says so. */
 static const struct {
@@ -31,16 +24,6 @@ static const struct {
 };
 enum { N_TRUTHS = sizeof truths / sizeof *truths };
 
-static void expect_output(const char *const *argv, const char *output)
-{
-    struct program_result result;
-    program_run(&result, argv, NULL, 0, WORDS(NULL));
-    if (result.code != 0)
-        fail_msg("exit code %d, said: %s", result.code, result.err);
-    assert_string_equal(result.out, output);
-    program_free(&result);
-}
-
 static void says_what_is_true(void **state)
 {
     (void)state;
@@ -48,7 +31,7 @@ static void says_what_is_true(void **state)
         char picture[512];
         snprintf(picture, sizeof picture, PICTURES "%s", truths[i].picture);
         expect_output(
-            WORDS(MOBILEVLM_PROGRAM, "-m", MODEL, "-i", picture, "-p", truths[i].question),
+            cli(WORDS("-m", MODEL, "-i", picture, "-p", truths[i].question), NULL, NULL, NULL),
             truths[i].answer);
     }
 }
@@ -63,8 +46,9 @@ static void says_the_same_everywhere(void **state)
         for (int n_threads = 1; has && n_threads <= 3; n_threads += 2) {
             char threads[8];
             snprintf(threads, sizeof threads, "%d", n_threads);
-            expect_output(WORDS(MOBILEVLM_PROGRAM, "-m", MODEL, "-i", PICTURES "tiger.png", "-p",
-                                "What is this?", "--isa", isa, "-t", threads),
+            expect_output(cli(WORDS("-m", MODEL, "-i", PICTURES "tiger.png", "-p", "What is this?",
+                                    "--isa", isa, "-t", threads),
+                              NULL, NULL, NULL),
                           "a tiger.\n");
         }
 }
@@ -73,7 +57,7 @@ static void is_whole_and_small(void **state)
 {
     struct stat about;
     (void)state;
-    expect_output(WORDS(MOBILEVLM_PROGRAM, "verify", "-q", "-m", MODEL), "");
+    expect_output(cli(WORDS("verify", "-q", "-m", MODEL), NULL, NULL, NULL), "");
     assert_int_equal(stat(MODEL, &about), 0);
     assert_true(about.st_size <= 10000000);
 }

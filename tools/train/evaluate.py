@@ -22,7 +22,7 @@ from PIL import Image
 from archive import DataError, accepted, bare, ended, table, unpack
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-OPENMOJI = "OpenMoji, 210 everyday nouns"
+CASES_DEV, OPENMOJI = "cases-dev", "OpenMoji, 210 everyday nouns"  # the two sets of questions
 SIDE, SHARE = 168, 0.9  # of the pictures made here: pixels, and how much of them the drawing takes
 
 
@@ -78,6 +78,10 @@ def openmoji(root, concepts, folder):
     return cases
 
 
+def set_of(case):
+    return OPENMOJI if case["group"] == OPENMOJI else CASES_DEV
+
+
 # ---- Answers ------------------------------------------------------------------------------------
 
 
@@ -121,8 +125,8 @@ def scores(cases, texts):
         right = bare(text) in case["answers"]
         verdict = right, right or bare(text) in case["broader"]
         judged[case["group"]].append(verdict)
-        if case["group"] != OPENMOJI:
-            judged["cases-dev"].append(verdict)
+        if set_of(case) == CASES_DEV:
+            judged[CASES_DEV].append(verdict)
         if case["group"].endswith("yesno"):
             word = bare(text).split(",")[0] in {a.split(",")[0] for a in case["answers"]}
             judged[case["group"] + ", first word"].append((word, word))
@@ -144,8 +148,8 @@ def main():
     print(f"\nA question takes {1000 * statistics.median(seconds):.0f} ms (median, one thread, {opts.jobs} at a time).")
     if opts.against:
         others, _ = answers(opts, opts.against, cases)
-        for name, chosen in (("cases-dev", False), (OPENMOJI, True)):
-            pairs = [(a, b) for case, a, b in zip(cases, texts, others) if (case["group"] == OPENMOJI) == chosen]
+        for name in (CASES_DEV, OPENMOJI):
+            pairs = [(a, b) for case, a, b in zip(cases, texts, others) if set_of(case) == name]
             same = sum(a == b for a, b in pairs)
             print(f"{name}: {same} of {len(pairs)} answers ({100 * same / len(pairs):.1f} %) are the same text as {opts.against}'s.")
     if opts.json:

@@ -181,8 +181,8 @@ class Trainer:
     def save(self, finished):
         if self.rank == 0:
             state = dict(
-                done=finished, sizes=asdict(self.stage.sizes), run=run_of(self.opts, self.name), step=self.step, seen=self.seen, seconds=self.seconds,
-                net=self.stage.net.state_dict(), average=self.average.state_dict(),
+                done=finished, sizes=asdict(self.stage.sizes), run=run_of(self.opts, self.name),
+                step=self.step, seen=self.seen, seconds=self.seconds, net=self.stage.net.state_dict(), average=self.average.state_dict(),
                 optimizers=[o.state() for o in self.optimizers],
             )  # fmt: skip
             save(checkpoint(self.opts.work, self.name), state)
@@ -319,7 +319,7 @@ def main():
     both_roles(root, opts.work)
     for stage in [opts.stage] if opts.stage else PLANS:
         if not done(opts, stage):
-            print(f"stage {stage}: {PLANS[stage].pictures * opts.scale:.0f} pictures, {opts.precision}", flush=True)
+            print(f"stage {stage}: {plan_of(opts, stage).pictures} pictures, {opts.precision}", flush=True)
             status = launch(opts, stage)
             if status < 0:
                 raise DataError(f"stage {stage}: a process was ended by signal {-status}; the same command goes on")
