@@ -161,6 +161,18 @@ typedef struct mvlm_session_options {
     /* Keep the vision tower's weights in memory after a picture, for pictures that follow soon; else
      * its pages are given back to the system, which may still hold them in its cache. */
     bool keep_tower;
+    /* Keep the cache between questions: what a question has in common with the beginning of the one
+     * before, pictures included, is not read again. n_ctx 0 is the model's context then, and memory
+     * is that of the longest question. */
+    bool keep_cache;
+    /* Questions that are answered together (mvlm_sequence_begin, mvlm_step), at most 64; 0: 1. Each
+     * has a cache of n_ctx positions of its own, kept as with keep_cache. */
+    size_t n_sequences;
+    /* A folder where what the model makes of pictures is kept, and taken from: a picture that was seen
+     * before costs no encoding. Made when it is missing; NULL: none. Several processes may share one.
+     * Whatever is damaged there is computed anew. */
+    const char *cache_folder;
+    uint64_t cache_bytes; /* at most in that folder: what was not used for longest goes; 0: 2^30 */
 } mvlm_session_options;
 
 mvlm_status mvlm_session_open(mvlm_model *model, const mvlm_session_options *options,
@@ -206,6 +218,21 @@ typedef struct mvlm_picture {
     size_t n_bytes;
 } mvlm_picture;
 
+/* A picture as the model sees it, decoded and resized; and, once a question was asked about it, what
+ * the model made of it, so that further questions cost no encoding. Sessions on different threads do not
+ * ask about one image at a time. */
+typedef struct mvlm_image mvlm_image;
+
+/* Needs no session: may run on any thread while sessions of the model answer. max_pixels 0: 100
+ * million. The caller closes *image when no question uses it any more, and before the model; on
+ * error it is NULL. MVLM_BAD_PICTURE, MVLM_NO_MEMORY; MVLM_USAGE for a text-only model. */
+mvlm_status mvlm_image_open(const mvlm_model *model, const mvlm_picture *picture,
+                            uint64_t max_pixels, mvlm_image **image, mvlm_error *error);
+void mvlm_image_close(mvlm_image *image);
+
+/* 32 hexadecimal digits: XXH3-128 of the pixels that the model sees. */
+const char *mvlm_image_digest(const mvlm_image *image);
+
 /* `<image>` in a question marks where the next picture stands. */
 typedef struct mvlm_turn {
     const char *question;
@@ -240,6 +267,7 @@ typedef enum mvlm_stage {
 /* What the pointers point to is kept by the caller until the answer ends. */
 typedef struct mvlm_question {
     const mvlm_picture *pictures;
+    mvlm_image *const *images; /* instead of `pictures`, opened before; else NULL */
     size_t n_pictures;
     const mvlm_turn *turns;
     size_t n_turns;
@@ -271,6 +299,11 @@ typedef struct mvlm_piece {
     mvlm_finish finish; /* other than MVLM_UNFINISHED: this was the last piece */
 } mvlm_piece;
 
+/* Positions that the question's prompt takes, pictures included (which need not be there: n_pictures
+ * counts). MVLM_USAGE as mvlm_begin. */
+mvlm_status mvlm_question_rows(const mvlm_model *model, const mvlm_question *question,
+                               size_t *n_rows, mvlm_error *error);
+
 /* Pictures are encoded, the prompt is read, and the first logits stand ready. Forgets earlier
  * questions. */
 mvlm_status mvlm_begin(mvlm_session *session, const mvlm_question *question, mvlm_error *error);
@@ -284,11 +317,34 @@ typedef int (*mvlm_text_fn)(void *user, const char *text, size_t n_bytes);
 mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_text_fn text,
                      void *user, mvlm_error *error);
 
+/* The same for the session's sequence `index` (below n_sequences; mvlm_begin is sequence 0). The
+ * others go on where they are. */
+mvlm_status mvlm_sequence_begin(mvlm_session *session, size_t index, const mvlm_question *question,
+                                mvlm_error *error);
+
+/* The next pieces of all answers under way, computed together: the weights are read once for all of
+ * them. pieces [n_sequences]; of a sequence without an answer under way, id is -1 and there is no
+ * text. Every answer is that of mvlm_begin and mvlm_next. */
+mvlm_status mvlm_step(mvlm_session *session, mvlm_piece *pieces, mvlm_error *error);
+
+/* No free text: the probability of each of n choices as the answer of sequence `index`, that is of its
+ * tokens and the end token behind the prompt, normalised over the choices: probabilities [n] sum to 1.
+ * The prompt is read once, and of a choice only what it has not in common with the one before. Only the
+ * question's pictures, turns and system text matter. MVLM_USAGE for no choices and empty ones. */
+mvlm_status mvlm_sequence_choose(mvlm_session *session, size_t index, const mvlm_question *question,
+                                 const char *const *choices, size_t n, double *probabilities,
+                                 mvlm_error *error);
+
+/* Gives an answer up. */
+void mvlm_sequence_end(mvlm_session *session, size_t index);
+
 /* Of the last question. */
 typedef struct mvlm_counters {
     size_t prompt_tokens;    /* ids of text, BOS included, pictures not */
     size_t image_tokens;     /* rows of pictures */
     size_t generated_tokens; /* the end token is not counted */
+    size_t reused_rows;      /* of the prompt, that the cache held already */
+    size_t cached_pictures;  /* whose rows were in the folder of the cache */
     double decode_picture_ms, preprocess_ms, encode_ms, project_ms, prefill_ms, generate_ms;
     double linear_ms; /* of the above: time in matrix products */
     size_t n_ctx;
@@ -296,6 +352,7 @@ typedef struct mvlm_counters {
     mvlm_memory memory; /* planned */
 } mvlm_counters;
 void mvlm_session_counters(const mvlm_session *session, mvlm_counters *counters);
+void mvlm_sequence_counters(const mvlm_session *session, size_t index, mvlm_counters *counters);
 
 /* The ids of the last question's prompt, MVLM_IMAGE_ID for each picture; valid until the next
  * question. */
@@ -340,11 +397,11 @@ typedef struct mvlm_work {
     double row_macs;     /* a row through the decoder's layers */
     /* of row_macs, what is saved on each row but the last, because nobody reads its last layer */
     double saved_macs;
-    double attention_macs; /* of a row, for each position that it sees */
-    double head_macs;      /* a row's logits */
+    double attention_macs;                /* of a row, for each position that it sees */
+    double head_macs;                     /* a row's logits */
     uint64_t encode_bytes, project_bytes; /* weights of the tower and the projector, as stored */
-    uint64_t step_bytes;   /* that reading one row takes: layers and head, as they are stored */
-    uint64_t cache_bytes;  /* of a position */
+    uint64_t step_bytes;  /* that reading one row takes: layers and head, as they are stored */
+    uint64_t cache_bytes; /* of a position */
     uint64_t n_parameters;
     /* which limit the multiply-accumulates of the tower and projector, and of the decoder have */
     mvlm_limit picture_limit, decoder_limit;

@@ -21,11 +21,9 @@ static struct widths widths_of(const struct description *d)
 }
 
 void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
-                    const struct description *description, size_t n_rows, size_t logit_rows,
-                    size_t n_positions)
+                    const struct description *description, size_t n_rows, size_t logit_rows)
 {
     const struct widths w = widths_of(description);
-    const size_t half = (size_t)description->decoder.rope_dims / 2;
     const struct {
         float **array;
         size_t n;
@@ -37,8 +35,6 @@ void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
         {&buffers->k, n_rows * row_stride(w.kv)},
         {&buffers->v, n_rows * row_stride(w.kv)},
         {&buffers->logits, logit_rows * w.vocab},
-        {&buffers->cosine, n_positions * half},
-        {&buffers->sine, n_positions * half},
     };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         *arrays[i].array = arena_take(arena, arrays[i].n, sizeof(float));
@@ -46,30 +42,55 @@ void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
     buffers->logit_rows = logit_rows;
 }
 
+void rope_layout(struct rope_tables *rope, struct arena *arena,
+                 const struct description *description, size_t capacity)
+{
+    const size_t half = (size_t)description->decoder.rope_dims / 2;
+    rope->cosine = arena_take(arena, capacity * half, sizeof(float));
+    rope->sine = arena_take(arena, capacity * half, sizeof(float));
+    rope->n_positions = 0;
+}
+
 /* Angles are rounded to single precision at each step as the reference does: at position 2000 that
  * matters. */
-void decoder_positions(struct decoder_buffers *buffers, const struct description *description,
-                       size_t n_positions)
+void rope_fill(struct rope_tables *rope, const struct description *description, size_t n_positions)
 {
     const size_t half = (size_t)description->decoder.rope_dims / 2;
     for (size_t i = 0; i < half; i++) {
         const float exponent = (float)(2 * i) / (float)description->decoder.rope_dims;
         const float frequency =
             1.0f / (float)pow(description->decoder.rope_theta, (double)exponent);
-        for (size_t position = 0; position < n_positions; position++) {
+        for (size_t position = rope->n_positions; position < n_positions; position++) {
             const float scaled = (float)position / (float)description->decoder.rope_scale;
             const float angle = scaled * frequency;
-            buffers->cosine[position * half + i] = (float)cos((double)angle);
-            buffers->sine[position * half + i] = (float)sin((double)angle);
+            rope->cosine[position * half + i] = (float)cos((double)angle);
+            rope->sine[position * half + i] = (float)sin((double)angle);
         }
     }
+    if (n_positions > rope->n_positions)
+        rope->n_positions = n_positions;
+}
+
+/* Where the rows in buffers->x belong. */
+struct rows {
+    const struct span *spans;
+    size_t n_spans, n;
+};
+
+static size_t position_of(const struct rows *rows, size_t row)
+{
+    const struct span *span = rows->spans;
+    for (; row >= span->n_rows; span++)
+        row -= span->n_rows;
+    return span->first + row;
 }
 
 struct rope_job {
     const struct kernels *kernels;
     const struct description *d;
     const struct decoder_buffers *buffers;
-    size_t first;
+    const struct rope_tables *tables;
+    const struct rows *rows;
     struct widths w;
 };
 
@@ -80,8 +101,9 @@ static void rotate_rows(void *argument, size_t first, size_t n_rows, int thread)
     const size_t dims = (size_t)job->d->decoder.rope_dims,
                  head_dim = (size_t)job->d->decoder.head_dim;
     for (size_t row = first; row < first + n_rows; row++) {
-        const float *cosine = job->buffers->cosine + (job->first + row) * (dims / 2);
-        const float *sine = job->buffers->sine + (job->first + row) * (dims / 2);
+        const size_t at_position = position_of(job->rows, row) * (dims / 2);
+        const float *cosine = job->tables->cosine + at_position;
+        const float *sine = job->tables->sine + at_position;
         for (size_t at = 0; at < job->w.q; at += head_dim)
             job->kernels->rope(job->buffers->q + row * row_stride(job->w.q) + at, cosine, sine,
                                dims);
@@ -91,11 +113,41 @@ static void rotate_rows(void *argument, size_t first, size_t n_rows, int thread)
     }
 }
 
-/* One layer of n_rows at positions first, first + 1, ...; with `last_only` the rows but the last
- * give only their keys and values, and the last one ends in the first row's place. */
+/* Keys and values of all rows into their caches, then what each row sees there: b->q -> b->mixed.
+ * With `last_only` the last row alone, whose q stands first. */
+static void look_back(struct compute *compute, const struct mvlm_model *model, size_t layer,
+                      const struct decoder_buffers *b, const struct rows *rows, bool last_only)
+{
+    const struct widths w = widths_of(&model->description);
+    const size_t q_stride = row_stride(w.q), kv_stride = row_stride(w.kv);
+    size_t row = 0;
+    for (const struct span *span = rows->spans; span < rows->spans + rows->n_spans; span++) {
+        const float *k = b->k + row * kv_stride, *v = b->v + row * kv_stride;
+        struct attention seen = {.cache = span->cache,
+                                 .layer = layer,
+                                 .n_heads = (size_t)model->description.decoder.n_heads,
+                                 .n_keys = span->first + span->n_rows,
+                                 .causal = true,
+                                 .first = span->first};
+        size_t n_rows = span->n_rows;
+        if (last_only) {
+            seen.first += n_rows - 1;
+            n_rows = 1;
+        }
+        if (span->first == 0)
+            kv_cache_set_origin(compute, span->cache, layer, k, kv_stride, 1);
+        kv_cache_append(compute, span->cache, layer, span->first, k, v, kv_stride, span->n_rows);
+        attend(compute, &seen, b->q + row * q_stride, q_stride, n_rows, b->mixed + row * q_stride,
+               q_stride);
+        row += n_rows;
+    }
+}
+
+/* One layer; with `last_only` the rows but the last give only their keys and values, and the last one
+ * ends in the first row's place. */
 static void run_layer(struct compute *compute, const struct mvlm_model *model, size_t index,
-                      struct decoder_buffers *b, const struct kv_cache *cache, size_t first,
-                      size_t n_rows, bool last_only)
+                      struct decoder_buffers *b, const struct rope_tables *tables,
+                      const struct rows *rows, bool last_only)
 {
     const struct description *d = &model->description;
     const struct decoder_layer *layer = &model->parameters.decoder.layers[index];
@@ -105,7 +157,7 @@ static void run_layer(struct compute *compute, const struct mvlm_model *model, s
                  kv_stride = row_stride(w.kv);
     const size_t ffn_stride = row_stride(w.ffn);
     const struct epilogue onto_x = {.residual = b->x};
-    struct norm_rows x = {b->x, x_stride, n_rows, w.hidden};
+    struct norm_rows x = {b->x, x_stride, rows->n, w.hidden};
     const struct product qkv[] = {{&layer->q, b->q, q_stride, {0}},
                                   {&layer->k, b->k, kv_stride, {0}},
                                   {&layer->v, b->v, kv_stride, {0}}};
@@ -118,47 +170,40 @@ static void run_layer(struct compute *compute, const struct mvlm_model *model, s
                                         .multiply = b->inner,
                                         .precision = inner}}};
     struct input input;
-    struct rope_job rope = {compute->kernels, d, b, first, w};
-    struct attention seen = {.cache = cache,
-                             .layer = index,
-                             .n_heads = (size_t)d->decoder.n_heads,
-                             .n_keys = first + n_rows,
-                             .causal = true,
-                             .first = first};
+    struct rope_job rope = {compute->kernels, d, b, tables, rows, w};
 
     input = norm_input(compute, NORM_RMS, &layer->attention_norm, eps, &layer->q, &x, b->normed);
     linear_all(compute, &input, qkv, 3, false);
-    compute_rows(compute, n_rows, rotate_rows, &rope);
-    if (first == 0)
-        kv_cache_set_origin(compute, cache, index, b->k, kv_stride, 1);
-    kv_cache_append(compute, cache, index, first, b->k, b->v, kv_stride, n_rows);
-    if (last_only && n_rows > 1) {
-        memmove(b->x, b->x + (n_rows - 1) * x_stride, w.hidden * sizeof *b->x);
-        memmove(b->q, b->q + (n_rows - 1) * q_stride, w.q * sizeof *b->q);
-        seen.first = first + n_rows - 1;
-        x.n_rows = n_rows = 1;
+    compute_rows(compute, rows->n, rotate_rows, &rope);
+    if (last_only) {
+        memmove(b->x, b->x + (rows->n - 1) * x_stride, w.hidden * sizeof *b->x);
+        memmove(b->q, b->q + (rows->n - 1) * q_stride, w.q * sizeof *b->q);
+        x.n_rows = 1;
     }
-    attend(compute, &seen, b->q, q_stride, n_rows, b->mixed, q_stride);
-    input = linear_input(compute, &layer->out.weight, b->mixed, PRECISION_SINGLE, q_stride, n_rows);
+    look_back(compute, model, index, b, rows, last_only);
+    input =
+        linear_input(compute, &layer->out.weight, b->mixed, PRECISION_SINGLE, q_stride, x.n_rows);
     linear(compute, &layer->out, &input, b->x, x_stride, onto_x);
 
     input = norm_input(compute, NORM_RMS, &layer->ffn_norm, eps, &layer->gate, &x, b->normed);
     linear_all(compute, &input, up_gate, 2, true);
-    input = linear_input(compute, &layer->down.weight, b->inner, inner, ffn_stride, n_rows);
+    input = linear_input(compute, &layer->down.weight, b->inner, inner, ffn_stride, x.n_rows);
     linear(compute, &layer->down, &input, b->x, x_stride, onto_x);
 }
 
 mvlm_status decoder_read(struct compute *compute, const struct mvlm_model *model,
-                         struct decoder_buffers *buffers, const struct kv_cache *cache,
-                         size_t first, size_t n_rows, bool last_only, const char *stage,
-                         size_t n_total, mvlm_error *error)
+                         struct decoder_buffers *buffers, const struct rope_tables *rope,
+                         const struct span *spans, size_t n_spans, bool last_only,
+                         const char *stage, size_t n_total, mvlm_error *error)
 {
     const size_t n_layers = (size_t)model->description.decoder.n_layers;
+    struct rows rows = {spans, n_spans, 0};
+    for (size_t i = 0; i < n_spans; i++)
+        rows.n += spans[i].n_rows;
     for (size_t layer = 0; layer < n_layers; layer++) {
-        TRY(compute_step(compute, stage, first * n_layers + layer * n_rows, n_total * n_layers,
-                         error));
-        run_layer(compute, model, layer, buffers, cache, first, n_rows,
-                  last_only && layer + 1 == n_layers);
+        TRY(compute_step(compute, stage, spans[0].first * n_layers + layer * rows.n,
+                         n_total * n_layers, error));
+        run_layer(compute, model, layer, buffers, rope, &rows, last_only && layer + 1 == n_layers);
     }
     return MVLM_OK;
 }

@@ -20,28 +20,40 @@ struct decoder_buffers {
     void *inner;       /* [rows, ffn], of linear_precision; there is room for floats */
     float *logits;     /* [logit_rows, vocab] */
     size_t logit_rows;
-    float *cosine, *sine; /* [positions, rope_dims / 2] */
 };
 
-/* Takes buffers for `n_rows` at once, logits of `logit_rows` at once, and rotary tables of
- * `n_positions`. */
+/* Rotary tables: cosines and sines of the angles of the first n_positions positions. */
+struct rope_tables {
+    float *cosine, *sine; /* [capacity, rope_dims / 2] */
+    size_t n_positions;
+};
+
+/* Rows that follow each other in one sequence: positions first, first + 1, ... of its cache. */
+struct span {
+    const struct kv_cache *cache;
+    size_t first, n_rows;
+};
+
+/* Takes buffers for `n_rows` at once and logits of `logit_rows` at once. */
 void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
-                    const struct description *description, size_t n_rows, size_t logit_rows,
-                    size_t n_positions);
+                    const struct description *description, size_t n_rows, size_t logit_rows);
 
-/* Fills the rotary tables. */
-void decoder_positions(struct decoder_buffers *buffers, const struct description *description,
-                       size_t n_positions);
+/* Takes tables for `capacity` positions, none of which is filled. */
+void rope_layout(struct rope_tables *rope, struct arena *arena,
+                 const struct description *description, size_t capacity);
 
-/* Reads n_rows embeddings, which the caller has put into buffers->x, as positions first, first + 1,
- * ... of the cache. Afterwards buffers->x holds what the layers made of them: of all rows, or with
- * `last_only` of the last one (in the first row's place), because nobody reads the others' last
- * layer. MVLM_CANCELLED. `stage` and the n_total rows that it
- * has in all are for whoever watches the progress. */
+/* Fills the tables up to n_positions. */
+void rope_fill(struct rope_tables *rope, const struct description *description, size_t n_positions);
+
+/* Reads embeddings, which the caller has put into buffers->x one span behind the other. Afterwards
+ * buffers->x holds what the layers made of them: of all rows, or with `last_only`, of one span only,
+ * of the last one (in the first row's place), because nobody reads the others' last layer. What
+ * becomes of a row does not depend on the rows that are read with it. MVLM_CANCELLED. `stage` and the
+ * n_total rows that it has in all are for whoever watches the progress. */
 mvlm_status decoder_read(struct compute *compute, const struct mvlm_model *model,
-                         struct decoder_buffers *buffers, const struct kv_cache *cache,
-                         size_t first, size_t n_rows, bool last_only, const char *stage,
-                         size_t n_total, mvlm_error *error);
+                         struct decoder_buffers *buffers, const struct rope_tables *rope,
+                         const struct span *spans, size_t n_spans, bool last_only,
+                         const char *stage, size_t n_total, mvlm_error *error);
 
 /* buffers->logits [n_rows, vocab] of the rows from `first` on of buffers->x; n_rows is at most
  * logit_rows. */

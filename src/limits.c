@@ -115,5 +115,6 @@ static mvlm_status measure(struct mvlm_session *s, mvlm_limit limit, double *per
 mvlm_status mvlm_measure_limit(mvlm_session *session, mvlm_limit limit, double *per_second,
                                mvlm_error *error)
 {
-    return session_finish(session, measure(session, limit, per_second, error));
+    return session_finish(session, &session->sequences[0],
+                          measure(session, limit, per_second, error));
 }

@@ -221,7 +221,8 @@ static void run_int_tiles(const struct job *job, const struct product *product, 
     const size_t n_rows = job->input->n_rows, bytes = tile_bytes(w->type, w->n_cols);
     const size_t left = tiles_of(w->n_rows) - first - n_tiles,
                  n_after = left < n_tiles ? left : n_tiles;
-    const size_t fetch = n_rows < INT_ROWS ? 0 : n_after * bytes / (n_rows / INT_ROWS * n_tiles);
+    const size_t n_blocks = (n_rows + INT_ROWS - 1) / INT_ROWS;
+    const size_t fetch = n_rows <= FEW_ROWS ? 0 : n_after * bytes / (n_blocks * n_tiles);
     const uint8_t *next = tile_at(w, first + n_tiles);
     struct int_tile tiles[GROUP];
     for (size_t i = 0; i < n_tiles; i++) {

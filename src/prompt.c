@@ -206,6 +206,18 @@ mvlm_status prompt_ids(const struct mvlm_model *model, const mvlm_question *ques
     return status;
 }
 
+mvlm_status mvlm_question_rows(const mvlm_model *model, const mvlm_question *question,
+                               size_t *n_rows, mvlm_error *error)
+{
+    struct id_list list = {0};
+    const mvlm_status status = prompt_ids(model, question, &list, error);
+    *n_rows = 0;
+    for (size_t i = 0; status == MVLM_OK && i < list.n; i++)
+        *n_rows += list.ids[i] == MVLM_IMAGE_ID ? image_tokens(&model->description) : 1;
+    free(list.ids);
+    return status;
+}
+
 static mvlm_status tokenize_text(const struct mvlm_model *model, const char *bytes, size_t n_bytes,
                                  int flags, struct id_list *list, mvlm_error *error)
 {

@@ -11,6 +11,13 @@ void sampler_layout(struct sampler *sampler, struct arena *arena, size_t n_ids)
     sampler->weights = arena_take(arena, n_ids, sizeof *sampler->weights);
 }
 
+void sampler_share(struct sampler *sampler, const struct sampler *other)
+{
+    sampler->n_ids = other->n_ids;
+    sampler->candidates = other->candidates;
+    sampler->weights = other->weights;
+}
+
 mvlm_status sampler_start(struct sampler *sampler, const mvlm_sampling *options, mvlm_error *error)
 {
     const struct {
@@ -174,4 +181,14 @@ int32_t sampler_choose(struct sampler *sampler, const struct kernels *kernels, f
     for (size_t i = 0; i < sampler->n_ids; i++)
         sampler->candidates[i].logit = logits[i];
     return draw(sampler, kernels);
+}
+
+double log_probability(const float *logits, size_t n, int32_t id)
+{
+    double most = (double)logits[0], sum = 0;
+    for (size_t i = 1; i < n; i++)
+        most = (double)logits[i] > most ? (double)logits[i] : most;
+    for (size_t i = 0; i < n; i++)
+        sum += exp((double)logits[i] - most);
+    return (double)logits[id] - most - log(sum);
 }

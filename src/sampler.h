@@ -27,11 +27,17 @@ struct sampler {
 /* Takes the sampler's memory from the arena (or measures it). */
 void sampler_layout(struct sampler *sampler, struct arena *arena, size_t n_ids);
 
+/* Has `sampler` draw in the memory of another one. */
+void sampler_share(struct sampler *sampler, const struct sampler *other);
+
 /* Starts over with these options; fails with MVLM_USAGE when one is out of range. */
 mvlm_status sampler_start(struct sampler *sampler, const mvlm_sampling *options, mvlm_error *error);
 
 /* Notes an id of the prompt or of the answer. */
 void sampler_note(struct sampler *sampler, int32_t id);
+
+/* log softmax(logits)[id], in double precision. */
+double log_probability(const float *logits, size_t n, int32_t id);
 
 /* The next id. `logits` [vocab] are changed by the penalty. */
 int32_t sampler_choose(struct sampler *sampler, const struct kernels *kernels, float *logits);

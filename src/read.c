@@ -1,0 +1,171 @@
+#include "read.h"
+
+#include <string.h>
+
+#include "linear.h"
+#include "status.h"
+
+/* ---- Rows of input ---------------------------------------------------------------------- */
+
+/* An embedding's page brings its neighbours along, up to a quarter of a megabyte a token: without this the whole table
+ * would come to count as memory in use. */
+static void give_back_table(struct mvlm_session *s)
+{
+    const struct matrix *table = &s->model->parameters.decoder.embedding;
+    if (table->layout == LAYOUT_ROWS && !s->options.keep_tower)
+        weights_give_back(table->data, table->n_rows * row_bytes(table->type, table->n_cols));
+}
+
+static float *input_row(const struct mvlm_session *s, size_t row)
+{
+    return s->decoder.x + row * row_stride((size_t)s->model->description.decoder.hidden);
+}
+
+static void embed(struct mvlm_session *s, int32_t id, size_t row)
+{
+    matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)id, input_row(s, row));
+}
+
+/* Where the next row of the sequence comes from. */
+struct reader {
+    const struct sequence *sequence;
+    const int32_t *ids;
+    size_t n_ids, at;     /* the next id */
+    size_t picture, line; /* pictures met so far, rows taken of the one at `at` */
+};
+
+/* Fills the decoder's input with at most n rows of the sequence; returns how many. */
+static size_t fill_rows(struct mvlm_session *s, struct reader *reader, size_t n)
+{
+    const struct description *d = &s->model->description;
+    const size_t hidden = (size_t)d->decoder.hidden, tokens = image_tokens(d);
+    size_t row = 0;
+    for (; row < n && reader->at < reader->n_ids; row++) {
+        const int32_t id = reader->ids[reader->at];
+        if (id != MVLM_IMAGE_ID) {
+            embed(s, id, row);
+            reader->at++;
+            continue;
+        }
+        memcpy(input_row(s, row),
+               reader->sequence->images[reader->picture]->rows + reader->line * hidden,
+               hidden * sizeof(float));
+        if (++reader->line == tokens) {
+            reader->line = 0;
+            reader->picture++;
+            reader->at++;
+        }
+    }
+    give_back_table(s);
+    return row;
+}
+
+/* ---- Logits ----------------------------------------------------------------------------- */
+
+/* Row `row` of decoder.logits belongs to the sequence. */
+static void keep_logits(const struct mvlm_session *s, struct sequence *q, size_t row)
+{
+    const size_t vocab = (size_t)s->model->description.decoder.vocab;
+    memcpy(q->logits, s->decoder.logits + row * vocab, vocab * sizeof *q->logits);
+}
+
+/* Those of all n_rows rows, the first of which stands at position `first`; the last one's are kept. */
+static mvlm_status give_logits(struct mvlm_session *s, struct sequence *q, size_t first,
+                               size_t n_rows, logits_fn each, void *user, mvlm_error *error)
+{
+    for (size_t row = 0; row < n_rows; row += s->decoder.logit_rows) {
+        const size_t left = n_rows - row,
+                     n = left < s->decoder.logit_rows ? left : s->decoder.logit_rows;
+        decoder_logits(&s->compute, s->model, &s->decoder, row, n);
+        keep_logits(s, q, n - 1);
+        TRY(each(s, first + row, n, user, error));
+    }
+    return MVLM_OK;
+}
+
+/* ---- Reading ---------------------------------------------------------------------------- */
+
+static struct held_id held_id_of(const struct sequence *q, int32_t id, size_t *picture)
+{
+    struct held_id held = {.id = id};
+    if (id == MVLM_IMAGE_ID)
+        held.picture = q->images[(*picture)++]->digest;
+    return held;
+}
+
+static size_t held_pictures(const struct held *held)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < held->n; i++)
+        n += held->ids[i].id == MVLM_IMAGE_ID;
+    return n;
+}
+
+mvlm_status read_ids(struct mvlm_session *s, struct sequence *q, const int32_t *ids, size_t n_ids,
+                     size_t n_total, logits_fn each, void *user, mvlm_error *error)
+{
+    size_t picture = held_pictures(&q->held), first = q->held.n_rows;
+    struct reader reader = {.sequence = q, .ids = ids, .n_ids = n_ids, .picture = picture};
+    const size_t chunk = s->sizes.n_rows < MAX_CHUNK ? s->sizes.n_rows : MAX_CHUNK;
+    size_t last = 0;
+    rope_fill(&s->rope, &s->model->description, n_total);
+    for (size_t rows; (rows = fill_rows(s, &reader, chunk)) > 0; first += rows, last = rows) {
+        const struct span span = {&q->cache, first, rows};
+        TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->rope, &span, 1, !each, "prefill",
+                         n_total, error));
+        if (each)
+            TRY(give_logits(s, q, first, rows, each, user, error));
+    }
+    if (!each && last) {
+        decoder_logits(&s->compute, s->model, &s->decoder, 0, 1);
+        keep_logits(s, q, 0);
+    }
+    for (size_t i = 0; i < n_ids; i++)
+        held_add(&q->held, held_id_of(q, ids[i], &picture));
+    return MVLM_OK;
+}
+
+mvlm_status read_prompt(struct mvlm_session *s, struct sequence *q, logits_fn each, void *user,
+                        mvlm_error *error)
+{
+    const bool kept = !each && (s->options.keep_cache || s->options.n_sequences > 1);
+    size_t n = 0, picture = 0;
+    while (kept &&
+           n + 1 < q->prompt.n) { /* the last row is read in any case: its logits are needed */
+        const struct held_id id = held_id_of(q, q->prompt.ids[n], &picture);
+        if (n >= q->held.n || !held_same(&q->held.ids[n], &id))
+            break;
+        n++;
+    }
+    held_cut(&q->held, n);
+    q->counters.reused_rows = q->held.n_rows;
+    return read_ids(s, q, q->prompt.ids + n, q->prompt.n - n, q->n_rows, each, user, error);
+}
+
+mvlm_status read_pending(struct mvlm_session *s, struct sequence *sequences, size_t n,
+                         mvlm_error *error)
+{
+    struct span spans[MOST_SEQUENCES];
+    struct sequence *readers[MOST_SEQUENCES];
+    size_t n_spans = 0;
+    for (struct sequence *q = sequences; q < sequences + n; q++) {
+        if (q->state != SESSION_ANSWERING || q->pending < 0)
+            continue;
+        rope_fill(&s->rope, &s->model->description, q->held.n_rows + 1);
+        embed(s, q->pending, n_spans);
+        readers[n_spans] = q;
+        spans[n_spans++] = (struct span){&q->cache, q->held.n_rows, 1};
+    }
+    if (n_spans == 0)
+        return MVLM_OK;
+    give_back_table(s);
+    TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->rope, spans, n_spans, n_spans == 1,
+                     "generate", spans[0].first + 1, error));
+    decoder_logits(&s->compute, s->model, &s->decoder, 0, n_spans);
+    for (size_t i = 0; i < n_spans; i++) {
+        keep_logits(s, readers[i], i);
+        held_add(&readers[i]->held, (struct held_id){.id = readers[i]->pending});
+        readers[i]->pending = -1;
+    }
+    return MVLM_OK;
+}
