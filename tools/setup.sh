@@ -3,7 +3,7 @@
 #   tools/setup.sh [tests]     with "tests" also what only the tests need
 set -eu
 
-build_packages="gcc libc6-dev make cmake pkg-config libgomp1 libstb-dev libjansson-dev libxxhash-dev zlib1g-dev"
+build_packages="gcc libc6-dev make cmake pkg-config libgomp1 libstb-dev libjansson-dev libxxhash-dev zlib1g-dev libedit-dev"
 test_packages="libcmocka-dev libsimde-dev"
 
 missing() {

@@ -3,10 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <time.h>
-#define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack */
-#include <xxhash.h>
+
+#include "record.h"
 
 /* ---- Reading ---------------------------------------------------------------------------- */
 
@@ -16,9 +15,10 @@ static bool is_variable(const char *value, const char *name)
     return value && value == getenv(name);
 }
 
-static mvlm_status read_prompt(struct ask *ask, mvlm_error *error)
+mvlm_status prompt_of_options(const struct values *values, struct file_bytes *bytes,
+                              const char **text, mvlm_error *error)
 {
-    const char *prompt = ask->values->prompt, *file = ask->values->file;
+    const char *prompt = values->prompt, *file = values->file;
     if (prompt && file && is_variable(file, "MOBILEVLM_FILE"))
         file = NULL;
     else if (prompt && file && is_variable(prompt, "MOBILEVLM_PROMPT"))
@@ -27,14 +27,14 @@ static mvlm_status read_prompt(struct ask *ask, mvlm_error *error)
         return cli_fail(error, MVLM_USAGE, "-p and -f both give the prompt: use one");
     if (!prompt && !file)
         return cli_fail(error, MVLM_USAGE, "no prompt: -p TEXT or -f FILE");
-    ask->turn.question = prompt;
+    *text = prompt;
     if (file) {
-        const mvlm_status status = read_text_file(file, &ask->prompt_file, error);
+        const mvlm_status status = read_text_file(file, bytes, error);
         if (status != MVLM_OK)
             return status;
-        if (memchr(ask->prompt_file.bytes, 0, ask->prompt_file.n))
+        if (memchr(bytes->bytes, 0, bytes->n))
             return cli_fail(error, MVLM_USAGE, "%s: holds a NUL byte, which no prompt may", file);
-        ask->turn.question = ask->prompt_file.bytes;
+        *text = bytes->bytes;
     }
     return MVLM_OK;
 }
@@ -68,19 +68,9 @@ static int show_progress(void *user, const char *stage, double share)
     return 0;
 }
 
-static void fill_question(struct ask *ask)
+mvlm_question question_of(const struct values *v, int64_t seed)
 {
-    const struct values *v = ask->values;
-    uint64_t random = 0;
-    if (v->seed < 0 && getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
-        random = (uint64_t)time(NULL);
-    ask->seed =
-        v->seed < 0 ? (int64_t)(random >> 12) : v->seed; /* 52 bits: exact in every JSON reader */
-    ask->question = (mvlm_question){
-        .pictures = ask->pictures,
-        .n_pictures = v->images.n,
-        .turns = &ask->turn,
-        .n_turns = 1,
+    return (mvlm_question){
         .system = v->system,
         .raw = v->raw,
         .max_tokens = (size_t)v->max_tokens,
@@ -89,12 +79,33 @@ static void fill_question(struct ask *ask)
                      .top_p = (float)(v->top_p > 0 ? v->top_p : 1e-9), /* 0 would mean off */
                      .min_p = (float)v->min_p,
                      .repeat_penalty = (float)v->repeat_penalty,
-                     .seed = (uint64_t)ask->seed},
+                     .seed = (uint64_t)seed},
         .stops = v->stops.items,
         .n_stops = v->stops.n,
-        .until = (mvlm_stage)v->until,
-        .progress = show_progress,
-        .progress_user = &ask->bar};
+        .until = (mvlm_stage)v->until};
+}
+
+int64_t seed_of(const struct values *v)
+{
+    uint64_t random = 0;
+    if (v->seed >= 0)
+        return v->seed;
+    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random)
+        random = (uint64_t)time(NULL);
+    return (int64_t)(random >> 12); /* 52 bits: exact in every JSON reader */
+}
+
+static void fill_question(struct ask *ask)
+{
+    const struct values *v = ask->values;
+    ask->seed = seed_of(v);
+    ask->question = question_of(v, ask->seed);
+    ask->question.pictures = ask->pictures;
+    ask->question.n_pictures = v->images.n;
+    ask->question.turns = &ask->turn;
+    ask->question.n_turns = 1;
+    ask->question.progress = show_progress;
+    ask->question.progress_user = &ask->bar;
 }
 
 mvlm_status ask_open(struct ask *ask, const struct values *values, mvlm_error *error)
@@ -110,7 +121,9 @@ mvlm_status ask_open(struct ask *ask, const struct values *values, mvlm_error *e
     ask->load_ms =
         1e3 * (double)(end.tv_sec - start.tv_sec) + 1e-6 * (double)(end.tv_nsec - start.tv_nsec);
     if (status == MVLM_OK)
-        status = read_prompt(ask, error);
+        status = prompt_of_options(values, &ask->prompt_file, &ask->turn.question, error);
+    if (status == MVLM_OK)
+        status = choices_open(&ask->choices, values, error);
     if (status == MVLM_OK)
         status = read_pictures(ask, error);
     if (status == MVLM_OK)
@@ -128,6 +141,7 @@ void ask_close(struct ask *ask)
     free(ask->pictures);
     free(ask->prompt_file.bytes);
     free(ask->text);
+    choices_close(&ask->choices);
     mvlm_session_close(ask->session);
     mvlm_model_close(ask->model);
 }
@@ -143,74 +157,21 @@ mvlm_status ask_keep(struct ask *ask, const char *text, size_t n_bytes, mvlm_err
     return MVLM_OK;
 }
 
-/* ---- The record ------------------------------------------------------------------------- */
+/* ---- What is printed -------------------------------------------------------------------- */
 
-/* Everything that the answer depends on beside model and pictures: each value with its length,
- * hashed. */
-static void options_digest(const struct ask *ask, char text[33])
+static struct asked asked_of(const struct ask *ask)
 {
-    const struct values *v = ask->values;
-    char numbers[256];
-    snprintf(numbers, sizeof numbers,
-             "raw %d n %lld temp %.9g k %lld p %.9g min %.9g repeat %.9g seed %lld kv %d c %lld",
-             v->raw, (long long)v->max_tokens, v->temperature, (long long)v->top_k, v->top_p,
-             v->min_p, v->repeat_penalty, (long long)(v->temperature > 0 ? ask->seed : 0),
-             v->kv_type, (long long)v->context);
-    XXH3_state_t state;
-    XXH3_128bits_reset(&state);
-    XXH3_128bits_update(&state, numbers, strlen(numbers) + 1);
-    XXH3_128bits_update(&state, ask->turn.question, strlen(ask->turn.question) + 1);
-    XXH3_128bits_update(&state, v->system ? "s" : "", 1);
-    if (v->system)
-        XXH3_128bits_update(&state, v->system, strlen(v->system) + 1);
-    for (size_t i = 0; i < v->stops.n; i++)
-        XXH3_128bits_update(&state, v->stops.items[i], strlen(v->stops.items[i]) + 1);
-    XXH128_canonical_t digest;
-    XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(&state));
-    for (size_t i = 0; i < 16; i++)
-        snprintf(text + 2 * i, 3, "%02x", digest.digest[i]);
-}
-
-static uint64_t peak_rss(void)
-{
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
-}
-
-static json_t *timings(const struct ask *ask, const mvlm_counters *c)
-{
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "load", ask->load_ms, "jpeg",
-                     c->decode_picture_ms, "preprocess", c->preprocess_ms, "encode", c->encode_ms,
-                     "project", c->project_ms, "prefill", c->prefill_ms, "generate", c->generate_ms,
-                     "linear", c->linear_ms);
-}
-
-static const char *finish_name(mvlm_finish finish)
-{
-    static const char *const names[] = {"", "stop", "length", "stop_text"};
-    return names[finish];
+    return (struct asked){ask->turn.question, ask->values->max_tokens, ask->seed};
 }
 
 mvlm_status ask_print_json(const struct ask *ask, mvlm_finish finish, mvlm_error *error)
 {
-    mvlm_counters c;
-    mvlm_model_info info;
-    char digest[33];
-    int cores[MOST_CORES];
-    const size_t n_cores = granted_cores(cores);
-    mvlm_session_counters(ask->session, &c);
-    mvlm_model_describe(ask->model, &info);
-    options_digest(ask, digest);
-    return put_json(
-        json_pack("{s:s%, s:s, s:I, s:I, s:I, s:o, s:s, s:s, s:I, s:s, s:i, s:o, s:I, s:I}", "text",
-                  ask->text ? ask->text : "", ask->n_text, "finish_reason", finish_name(finish),
-                  "prompt_tokens", (json_int_t)c.prompt_tokens, "image_tokens",
-                  (json_int_t)c.image_tokens, "generated_tokens", (json_int_t)c.generated_tokens,
-                  "timings_ms", timings(ask, &c), "model_digest", info.digest, "options_digest",
-                  digest, "seed", (json_int_t)ask->seed, "isa", info.isa, "threads", c.n_threads,
-                  "cores", cores_json(cores, n_cores), "peak_rss_bytes", (json_int_t)peak_rss(),
-                  "planned_bytes", (json_int_t)c.memory.total),
-        error);
+    const struct asked asked = asked_of(ask);
+    json_t *record = answer_record(ask->model, ask->session, 0, ask->values, &asked, ask->load_ms,
+                                   finish, ask->text, ask->n_text);
+    if (record && ask->choices.n)
+        json_object_set_new(record, "choices", choices_json(&ask->choices));
+    return put_json(record, error);
 }
 
 static double rate(size_t n, double milliseconds)

@@ -2,7 +2,7 @@
 #ifndef CLI_ASK_H
 #define CLI_ASK_H
 
-#include "cli.h"
+#include "choices.h"
 
 struct ask {
     const struct values *values;
@@ -16,9 +16,21 @@ struct ask {
     struct progress_bar bar;
     double load_ms;
     int64_t seed;
+    struct choices choices;
     char *text; /* the answer so far, for --json */
     size_t n_text;
 };
+
+/* The prompt that the options give, whose memory, where it needs any, goes to `bytes`: free it, also
+ * after an error. MVLM_USAGE when there is none. */
+mvlm_status prompt_of_options(const struct values *values, struct file_bytes *bytes,
+                              const char **text, mvlm_error *error);
+
+/* A question under the options; pictures and turns are still to be put in. */
+mvlm_question question_of(const struct values *values, int64_t seed);
+
+/* That of the options, or one drawn by the system. */
+int64_t seed_of(const struct values *values);
 
 /* Opens the model, reads prompt and pictures, opens the session. ask_close also after an error. */
 mvlm_status ask_open(struct ask *ask, const struct values *values, mvlm_error *error);

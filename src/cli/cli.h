@@ -16,7 +16,8 @@ struct values {
     bool raw, json, verbose, quiet, help, version;
     int64_t max_tokens, top_k, seed, context, threads, max_pixels, window, windows;
     double temperature, top_p, min_p, repeat_penalty;
-    uint64_t max_rss;
+    const char *choices, *cache;
+    uint64_t max_rss, cache_bytes;
     int kv_type, until;
     bool bos, jsonl, decode;
     /* bench */
@@ -25,6 +26,12 @@ struct values {
     int bench_output;
     bool limits;
     const char *sustain;
+    /* batch */
+    const struct text_list *words; /* what is no option */
+    const char *jsonl_in, *sidecar, *sidecar_dir, *shard, *merge, *list;
+    bool recurse, nul_list, resume, retry_failed, force, progress_json;
+    int64_t parallel, max_errors, shard_index, shard_count;
+    double item_seconds, deadline;
 };
 
 /* The commands; each prints what it has to say on standard output and returns a status with a
@@ -34,6 +41,11 @@ mvlm_status run_verify(const struct values *values, mvlm_error *error);
 mvlm_status run_tokenize(const struct values *values, mvlm_error *error);
 mvlm_status run_perplexity(const struct values *values, mvlm_error *error);
 mvlm_status run_bench(const struct values *values, mvlm_error *error);
+mvlm_status run_chat(const struct values *values, mvlm_error *error);
+mvlm_status run_batch(const struct values *values, mvlm_error *error);
+
+/* The exit code of a batch of which some items failed; the others are enum mvlm_status. */
+#define SOME_FAILED ((mvlm_status)1)
 
 /* Opens the model that the options name. */
 mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_error *error);
@@ -47,7 +59,11 @@ struct file_bytes {
 mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_bytes *file,
                       mvlm_error *error);
 
-/* The same without one final newline. */
+/* The same of a file that is open; `name` is for messages. */
+mvlm_status read_open_file(int descriptor, const char *name, mvlm_status status_if_bad,
+                           struct file_bytes *file, mvlm_error *error);
+
+/* A file's bytes as read_file gives them, without one final newline. */
 mvlm_status read_text_file(const char *path, struct file_bytes *file, mvlm_error *error);
 
 /* Writes to standard output. A closed pipe ends the program with 141; else MVLM_BAD_OUTPUT. */
@@ -69,5 +85,8 @@ json_t *json_text(const char *text);
 /* SIGINT and SIGTERM stop the session; stopped_by tells which it was. */
 extern volatile sig_atomic_t stopped_by;
 void catch_signals(mvlm_session *session);
+
+/* From now on no SIGINT ends the program, be they as many as they may. */
+void keep_interrupts(void);
 
 #endif

@@ -36,6 +36,18 @@ static mvlm_status read_all(int descriptor, struct file_bytes *file, const char 
     return MVLM_OK;
 }
 
+mvlm_status read_open_file(int descriptor, const char *name, mvlm_status status_if_bad,
+                           struct file_bytes *file, mvlm_error *error)
+{
+    *file = (struct file_bytes){0};
+    const mvlm_status status = read_all(descriptor, file, name, status_if_bad, error);
+    if (status != MVLM_OK) {
+        free(file->bytes);
+        *file = (struct file_bytes){0};
+    }
+    return status;
+}
+
 mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_bytes *file,
                       mvlm_error *error)
 {
@@ -49,14 +61,10 @@ mvlm_status read_file(const char *path, mvlm_status status_if_bad, struct file_b
     if (fstat(descriptor, &about) == 0 && S_ISDIR(about.st_mode))
         status = cli_fail(error, status_if_bad, "%s: is a folder", path);
     else
-        status = read_all(descriptor, file, standard_input ? "standard input" : path, status_if_bad,
-                          error);
+        status = read_open_file(descriptor, standard_input ? "standard input" : path, status_if_bad,
+                                file, error);
     if (!standard_input)
         close(descriptor);
-    if (status != MVLM_OK) {
-        free(file->bytes);
-        *file = (struct file_bytes){0};
-    }
     return status;
 }
 
@@ -122,5 +130,7 @@ void session_options_of(const struct values *values, mvlm_session_options *optio
                                       .n_ctx = (size_t)values->context,
                                       .kv_type = (mvlm_kv_type)values->kv_type,
                                       .max_rss = values->max_rss,
-                                      .max_pixels = (uint64_t)values->max_pixels};
+                                      .max_pixels = (uint64_t)values->max_pixels,
+                                      .cache_folder = values->cache,
+                                      .cache_bytes = values->cache_bytes};
 }

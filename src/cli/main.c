@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "ask.h"
+#include "manual.h"
 #include "trace.h"
 
 /* ---- run and trace ---------------------------------------------------------------------- */
@@ -31,15 +32,37 @@ static mvlm_status answer(struct ask *ask, struct trace *trace, mvlm_finish *fin
     return status;
 }
 
+/* Picture and question to the likeliest of the choices. */
+static mvlm_status choose(struct ask *ask, mvlm_error *error)
+{
+    mvlm_status status = choices_ask(&ask->choices, ask->session, 0, &ask->question, error);
+    progress_clear(&ask->bar);
+    if (status != MVLM_OK)
+        return status;
+    const char *best = choices_best(&ask->choices);
+    if (ask->values->json) {
+        status = ask_keep(ask, best, strlen(best), error);
+        return status == MVLM_OK ? ask_print_json(ask, MVLM_STOP, error) : status;
+    }
+    status = put_out(best, strlen(best), error);
+    return status == MVLM_OK ? put_out("\n", 1, error) : status;
+}
+
 /* Picture and question to the printed answer, traced or not. */
-static mvlm_status ask_question(struct ask *ask, struct trace *trace, mvlm_error *error)
+static mvlm_status ask_freely(struct ask *ask, struct trace *trace, mvlm_error *error)
 {
     mvlm_finish finish;
-    catch_signals(ask->session);
     mvlm_status status = mvlm_begin(ask->session, &ask->question, error);
     progress_clear(&ask->bar);
     if (status == MVLM_OK && ask->question.until == MVLM_TO_END)
         status = answer(ask, trace, &finish, error);
+    return status;
+}
+
+static mvlm_status ask_question(struct ask *ask, struct trace *trace, mvlm_error *error)
+{
+    catch_signals(ask->session);
+    const mvlm_status status = ask->choices.n ? choose(ask, error) : ask_freely(ask, trace, error);
     catch_signals(NULL);
     if (status == MVLM_OK && ask->values->verbose)
         ask_print_details(ask);
@@ -81,8 +104,11 @@ enum {
     PERPLEXITY = 16,
     TRACE = 32,
     BENCH = 64,
-    HELP = 128,
-    ALL = 127
+    BATCH = 128,
+    CHAT = 256,
+    HELP = 512,
+    ALL = 511,
+    ASK = RUN | TRACE | BATCH | CHAT /* what asks questions */
 };
 
 static const char *const kv_names[] = {"auto", "f32", "f16", "q8", NULL}; /* as mvlm_kv_type */
@@ -94,46 +120,50 @@ static const char *const bench_names[] = {"md", "json", "jsonl", "csv",
 #define V(member) offsetof(struct values, member)
 static const struct option options[] = {
     {"-m --model", OPTION_TEXT, V(model), "FILE", 0, 0, NULL, ALL, "the model file"},
-    {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, RUN | TRACE,
+    {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, RUN | TRACE | CHAT,
      "a picture (JPEG, PNG, BMP); repeatable; - is standard input"},
     {"-i --image", OPTION_LIST, V(images), "FILE", 0, 0, NULL, BENCH,
      "a picture (JPEG, PNG, BMP; default: noise)"},
-    {"-p --prompt", OPTION_TEXT, V(prompt), "TEXT", 0, 0, NULL, RUN | TRACE,
+    {"-p --prompt", OPTION_TEXT, V(prompt), "TEXT", 0, 0, NULL, RUN | TRACE | BATCH,
      "the question; <image> marks where the next picture stands"},
-    {"-f --file", OPTION_TEXT, V(file), "FILE", 0, 0, NULL, RUN | TRACE | PERPLEXITY,
+    {"-f --file", OPTION_TEXT, V(file), "FILE", 0, 0, NULL, RUN | TRACE | BATCH | PERPLEXITY,
      "the question (or the text to score) from a file"},
-    {"--system", OPTION_TEXT, V(system), "TEXT", 0, 0, NULL, RUN | TRACE,
+    {"--system", OPTION_TEXT, V(system), "TEXT", 0, 0, NULL, ASK,
      "replaces the template's system text"},
-    {"--raw", OPTION_FLAG, V(raw), NULL, 0, 0, NULL, RUN | TRACE | TOKENIZE,
+    {"--raw", OPTION_FLAG, V(raw), NULL, 0, 0, NULL, RUN | TRACE | BATCH | TOKENIZE,
      "the prompt is the whole text: no template, special tokens are read"},
     {"-n --max-tokens --predict --n-predict", OPTION_INTEGER, V(max_tokens), "N", 1, 1048576, NULL,
-     RUN | TRACE, "length of the answer (default 256)"},
-    {"--temp", OPTION_REAL, V(temperature), "T", 0, 1000, NULL, RUN | TRACE,
+     ASK, "length of the answer (default 256)"},
+    {"--temp", OPTION_REAL, V(temperature), "T", 0, 1000, NULL, ASK,
      "temperature; 0, the default, is greedy"},
-    {"--top-k", OPTION_INTEGER, V(top_k), "K", 0, 2147483647, NULL, RUN | TRACE,
+    {"--top-k", OPTION_INTEGER, V(top_k), "K", 0, 2147483647, NULL, ASK,
      "draw from the K likeliest (default 40; 0: off)"},
-    {"--top-p", OPTION_REAL, V(top_p), "P", 0, 1, NULL, RUN | TRACE,
+    {"--top-p", OPTION_REAL, V(top_p), "P", 0, 1, NULL, ASK,
      "draw from the likeliest that make up P (default 0.95; 1: off)"},
-    {"--min-p", OPTION_REAL, V(min_p), "P", 0, 1, NULL, RUN | TRACE,
+    {"--min-p", OPTION_REAL, V(min_p), "P", 0, 1, NULL, ASK,
      "leave out what is less likely than P times the likeliest (default 0.05)"},
-    {"--repeat-penalty", OPTION_REAL, V(repeat_penalty), "R", 1e-3, 1000, NULL, RUN | TRACE,
+    {"--repeat-penalty", OPTION_REAL, V(repeat_penalty), "R", 1e-3, 1000, NULL, ASK,
      "makes the last 64 ids less likely (default 1: off)"},
-    {"-s --seed", OPTION_INTEGER, V(seed), "N", -1, 9007199254740991.0, NULL, RUN | TRACE,
+    {"-s --seed", OPTION_INTEGER, V(seed), "N", -1, 9007199254740991.0, NULL, ASK,
      "of the draws (default random, printed with -v)"},
-    {"--stop", OPTION_LIST, V(stops), "TEXT", 0, 0, NULL, RUN | TRACE,
+    {"--stop", OPTION_LIST, V(stops), "TEXT", 0, 0, NULL, ASK,
      "the answer ends before it; repeatable"},
-    {"-c --ctx-size", OPTION_INTEGER, V(context), "N", 0, 1048576, NULL,
-     RUN | TRACE | INFO | PERPLEXITY,
+    {"--choices", OPTION_TEXT, V(choices), "A,B,C", 0, 0, NULL, RUN | BATCH,
+     "no free text: the likeliest of these answers (with --json the probability of each)"},
+    {"--cache", OPTION_TEXT, V(cache), "FOLDER", 0, 0, NULL, RUN | BATCH | CHAT,
+     "what the model makes of pictures is kept there: one seen before costs no encoding"},
+    {"--cache-size", OPTION_BYTES, V(cache_bytes), "BYTES", 1, 1e18, NULL, RUN | BATCH | CHAT,
+     "of that folder at most (default 1G): what was not used for longest goes"},
+    {"-c --ctx-size", OPTION_INTEGER, V(context), "N", 0, 1048576, NULL, ASK | INFO | PERPLEXITY,
      "positions in the cache (default: as needed, at most what the model was trained for)"},
     {"--kv-type -ctk -ctv", OPTION_NAME, V(kv_type), "q8|f16|f32", 0, 0, kv_names,
-     RUN | TRACE | INFO | PERPLEXITY | BENCH,
+     ASK | INFO | PERPLEXITY | BENCH,
      "type of the key/value cache (default auto: f32 for f32 files, else q8)"},
-    {"-t --threads", OPTION_INTEGER, V(threads), "N", 1, 256, NULL, RUN | TRACE | INFO | PERPLEXITY,
+    {"-t --threads", OPTION_INTEGER, V(threads), "N", 1, 256, NULL, ASK | INFO | PERPLEXITY,
      "default: one a core that the process may use"},
-    {"--max-rss", OPTION_BYTES, V(max_rss), "BYTES", 1, 1e18, NULL,
-     RUN | TRACE | PERPLEXITY | BENCH,
+    {"--max-rss", OPTION_BYTES, V(max_rss), "BYTES", 1, 1e18, NULL, ASK | PERPLEXITY | BENCH,
      "refuse before allocating what needs more; K, M and G are understood"},
-    {"--max-pixels", OPTION_INTEGER, V(max_pixels), "N", 1, 1e12, NULL, RUN | TRACE | BENCH,
+    {"--max-pixels", OPTION_INTEGER, V(max_pixels), "N", 1, 1e12, NULL, ASK | BENCH,
      "refuse larger pictures before decoding (default 100000000)"},
     {"--isa", OPTION_TEXT, V(isa), "NAME", 0, 0, NULL, ALL,
      "highest instruction set to use: c, avx2, avxvnni, avx512vnni (default: the best there is)"},
@@ -165,6 +195,40 @@ static const struct option options[] = {
      "measure between repetitions what this machine can do at best, and print the share of it"},
     {"--sustain", OPTION_TEXT, V(sustain), "TIME", 0, 0, NULL, BENCH,
      "go on for 30s, 10m or 1h, with a record of each test every 10 seconds"},
+    {"-o --output", OPTION_TEXT, V(output), "FILE", 0, 0, NULL, BATCH,
+     "records are appended to it (default: standard output)"},
+    {"--jsonl-in", OPTION_TEXT, V(jsonl_in), "FILE", 0, 0, NULL, BATCH,
+     "items are lines {\"id\", \"image\", \"prompt\", \"max_tokens\"}; -: answered as they come"},
+    {"-R --recursive", OPTION_FLAG, V(recurse), NULL, 0, 0, NULL, BATCH,
+     "folders within folders too"},
+    {"-0 --null", OPTION_FLAG, V(nul_list), NULL, 0, 0, NULL, BATCH,
+     "names in lists end with NUL, not with a newline"},
+    {"--resume", OPTION_FLAG, V(resume), NULL, 0, 0, NULL, BATCH,
+     "leave out what the output holds already"},
+    {"--retry-failed", OPTION_FLAG, V(retry_failed), NULL, 0, 0, NULL, BATCH,
+     "with --resume: but do again what failed"},
+    {"--force", OPTION_FLAG, V(force), NULL, 0, 0, NULL, BATCH,
+     "add to an output that holds records, of other models or options too"},
+    {"--sidecar", OPTION_TEXT, V(sidecar), "EXT", 0, 0, NULL, BATCH,
+     "also write each answer's text beside its picture, photo.EXT"},
+    {"--sidecar-dir", OPTION_TEXT, V(sidecar_dir), "FOLDER", 0, 0, NULL, BATCH,
+     "sidecars go there instead"},
+    {"--shard", OPTION_TEXT, V(shard), "I/N", 0, 0, NULL, BATCH,
+     "only part I, from 0 to N - 1, of the items"},
+    {"--merge", OPTION_TEXT, V(merge), "OUT", 0, 0, NULL, BATCH,
+     "join the records in the files INPUT... into OUT; nothing is answered"},
+    {"--list", OPTION_TEXT, V(list), "FILE", 0, 0, NULL, BATCH,
+     "with --merge: every name in it must have a record"},
+    {"--parallel", OPTION_INTEGER, V(parallel), "N", 1, 64, NULL, BATCH,
+     "answers under way together (default: up to 8, as memory allows)"},
+    {"--max-errors", OPTION_INTEGER, V(max_errors), "N", 1, 1e12, NULL, BATCH,
+     "stop after so many failures"},
+    {"--timeout-per-item", OPTION_REAL, V(item_seconds), "SECONDS", 1e-6, 1e9, NULL, BATCH,
+     "an item that takes longer fails"},
+    {"--deadline", OPTION_REAL, V(deadline), "SECONDS", 1e-6, 1e9, NULL, BATCH,
+     "begin nothing after so long"},
+    {"--progress-json", OPTION_FLAG, V(progress_json), NULL, 0, 0, NULL, BATCH,
+     "a line a second on standard error"},
     {"--json", OPTION_FLAG, V(json), NULL, 0, 0, NULL, RUN | TRACE | INFO | PERPLEXITY,
      "one JSON object instead of text"},
     {"-v --verbose", OPTION_FLAG, V(verbose), NULL, 0, 0, NULL, ALL,
@@ -195,29 +259,40 @@ static const struct command commands[] = {
     {"bench", BENCH, "-m model.bin [-i photo.jpg] [-p LIST] [-n LIST] [-d LIST] [-t LIST]",
      "speed, memory and heat, stage by stage",
      "mobilevlm bench -m model.bin -i photo.jpg --limits"},
+    {"batch", BATCH, "-m model.bin -p TEXT INPUT... [-o out.jsonl]",
+     "one question about many pictures: files, folders, @list, - (a list)",
+     "mobilevlm batch -m model.bin -p \"Describe the picture.\" photos -o captions.jsonl --resume"},
+    {"chat", CHAT, "-m model.bin [-i photo.jpg]...",
+     "a conversation about pictures, in the terminal or through pipes",
+     "mobilevlm chat -m model.bin -i photo.jpg"},
     {"help", HELP, "[COMMAND]", "this text, or a command's", "mobilevlm help run"},
 };
 
 /* In the order of `commands`. */
 static mvlm_status (*const runners[])(const struct values *, mvlm_error *) = {
-    run_run, run_info, run_verify, run_tokenize, run_perplexity, run_trace, run_bench,
+    run_run,   run_info,  run_verify, run_tokenize, run_perplexity,
+    run_trace, run_bench, run_batch,  run_chat,
 };
 
-static const struct program program = {"mobilevlm",
-                                       "MOBILEVLM_",
-                                       "pictures and a question in, text out, on the CPU",
-                                       "Exit codes: 0 done, 2 usage, 3 model file, 4 picture, 5 "
-                                       "memory, 6 processor, 8 output, 130 and 143 stopped by a "
-                                       "signal.\n",
-                                       commands,
-                                       sizeof commands / sizeof *commands,
-                                       options,
-                                       sizeof options / sizeof *options};
+static const struct program program = {
+    "mobilevlm",
+    "MOBILEVLM_",
+    "pictures and a question in, text out, on the CPU",
+    "Exit codes: 0 done, 1 some items of a batch failed, 2 usage, 3 model file, 4 picture, 5 "
+    "memory, 6 processor, 7 out of time, 8 output, 130 and 143 stopped by a "
+    "signal, 141 nobody reads the output any more.\n",
+    commands,
+    sizeof commands / sizeof *commands,
+    options,
+    sizeof options / sizeof *options};
 
 /* ---- main ------------------------------------------------------------------------------- */
 
+/* help COMMAND, or help man|bash|zsh: what cmake --install puts into place. */
 static mvlm_status print_help_for(const struct text_list *words, mvlm_error *error)
 {
+    if (words->n == 1 && print_manual(&program, words->items[0], stdout))
+        return MVLM_OK;
     if (words->n == 0) {
         print_help(&program, stdout);
         return MVLM_OK;
@@ -249,7 +324,8 @@ static mvlm_status run_command(int argc, char **argv, const struct command *comm
         print_help(&program, stdout);
     if (values->help)
         return MVLM_OK;
-    if (words->n)
+    values->words = words;
+    if (words->n && command->bit != BATCH)
         return cli_fail(error, MVLM_USAGE, "unexpected word \"%.60s\"; see mobilevlm --help",
                         words->items[0]);
     return runners[command - commands](values, error);
@@ -263,7 +339,7 @@ static int finish(mvlm_status status, mvlm_error *error)
     if (status == MVLM_CANCELLED && stopped_by)
         return 128 + stopped_by;
     if (status != MVLM_OK && *error->message)
-        print_error(&program, error);
+        report_error(&program, error);
     return (int)status;
 }
 
@@ -282,6 +358,7 @@ int main(int argc, char **argv)
     mvlm_error error = {0};
     int first;
     hold_standard_files();
+    signal(SIGXFSZ, SIG_IGN); /* a file that may grow no further is reported by write itself */
     const struct command *command = find_command(&program, argc, argv, &first, &error);
     mvlm_status status = MVLM_USAGE;
     if (argc < 2)

@@ -16,12 +16,17 @@ mvlm_status cli_fail(mvlm_error *error, mvlm_status status, const char *format, 
     return error->status = status;
 }
 
-void print_error(const struct program *program, const mvlm_error *error)
+void put_message(const char *text)
+{
+    for (; *text; text++)
+        fputc(iscntrl((unsigned char)*text) ? '?' : *text, stderr);
+    fputc('\n', stderr);
+}
+
+void report_error(const struct program *program, const mvlm_error *error)
 {
     fprintf(stderr, "%s: ", program->name);
-    for (const char *at = error->message; *at; at++)
-        fputc(iscntrl((unsigned char)*at) ? '?' : *at, stderr);
-    fputc('\n', stderr);
+    put_message(error->message);
 }
 
 bool text_list_add(struct text_list *list, const char *text)
@@ -57,8 +62,7 @@ static const struct option *find_option(const struct program *program, unsigned 
     return NULL;
 }
 
-/* "--ctx-size" -> "MOBILEVLM_CTX_SIZE". */
-static void variable_name(const struct program *program, const struct option *option, char name[64])
+void variable_name(const struct program *program, const struct option *option, char name[64])
 {
     const char *longest = strstr(option->names, "--");
     size_t n = (size_t)snprintf(name, 64, "%s", program->variables);
@@ -248,7 +252,8 @@ void free_options(const struct program *program, void *values, struct text_list 
         struct text_list *list =
             (struct text_list *)(void *)((char *)values + program->options[i].offset);
         free(list->items);
-        *list = (struct text_list){0}; /* an option that commands describe differently stands twice */
+        *list =
+            (struct text_list){0}; /* an option that commands describe differently stands twice */
     }
     free(words->items);
 }

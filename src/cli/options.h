@@ -70,15 +70,21 @@ mvlm_status parse_options(const struct program *program, const struct command *c
 /* Frees what parse_options allocated. */
 void free_options(const struct program *program, void *values, struct text_list *words);
 
+/* Of the option's first long spelling: "--ctx-size" -> "MOBILEVLM_CTX_SIZE". */
+void variable_name(const struct program *program, const struct option *option, char name[64]);
+
 void print_help(const struct program *program, FILE *out);
 void print_command_help(const struct program *program, const struct command *command, FILE *out);
 
 /* Appends to the list; false when there is no memory. */
 bool text_list_add(struct text_list *list, const char *text);
 
-/* The message as one line on standard error, behind the program's name: what a path or an argument
- * holds that would break the line, or drive the terminal, becomes '?'. */
-void print_error(const struct program *program, const mvlm_error *error);
+/* The text as one line on standard error: what a path or an argument holds that would break the line, or
+ * drive the terminal, becomes '?'. */
+void put_message(const char *text);
+
+/* The message in the same way, behind the program's name. */
+void report_error(const struct program *program, const mvlm_error *error);
 
 /* Writes a message into `error` and returns `status`. */
 __attribute__((format(printf, 3, 4))) mvlm_status cli_fail(mvlm_error *error, mvlm_status status,

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../../src/cli/manual.h"
 #include "../../src/cli/options.h"
 #include "../../src/cli/terminal.h"
 #include "convert.h"
@@ -20,7 +21,7 @@ static void on_signal(int number)
 }
 
 struct values {
-    const char *output, *random;
+    const char *output, *random, *manual;
     int64_t seed;                     /* -1: not given */
     int type, vision_type, head_type; /* -1: not given */
     double norm_balance;
@@ -71,6 +72,8 @@ static const struct option options[] = {
     {"-t --threads", OPTION_INTEGER, AT(threads), "N", 1, 256, NULL, 1, "default: one a core"},
     {"--force", OPTION_FLAG, AT(force), NULL, 0, 0, NULL, 1, "overwrite the model file"},
     {"-q --quiet", OPTION_FLAG, AT(quiet), NULL, 0, 0, NULL, 1, "nothing but errors"},
+    {"--manual", OPTION_TEXT, AT(manual), "man|bash|zsh", 0, 0, NULL, 1,
+     "print the manual page, or a shell's completions"},
     {"-h --help", OPTION_FLAG, AT(help), NULL, 0, 0, NULL, 1, "this text"},
     {"--version", OPTION_FLAG, AT(version), NULL, 0, 0, NULL, 1, "the version"},
 };
@@ -176,7 +179,10 @@ int main(int argc, char **argv)
         print_help(&program, stdout);
     else if (status == MVLM_OK && values.version)
         printf("mobilevlm-convert %s\n", MVLM_VERSION);
-    else if (status == MVLM_OK)
+    else if (status == MVLM_OK && values.manual && !print_manual(&program, values.manual, stdout))
+        status = cli_fail(&error, MVLM_USAGE, "--manual: \"%.60s\" is none of man, bash, zsh",
+                          values.manual);
+    else if (status == MVLM_OK && !values.manual)
         status = run(&values, &words, &error);
     free_options(&program, &values, &words);
     if (fflush(stdout) != 0 && status == MVLM_OK)
@@ -184,6 +190,6 @@ int main(int argc, char **argv)
     if (status == MVLM_CANCELLED && stopped_by)
         return 128 + stopped_by;
     if (status != MVLM_OK)
-        print_error(&program, &error);
+        report_error(&program, &error);
     return (int)status;
 }
