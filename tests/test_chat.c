@@ -1,4 +1,5 @@
 /* mobilevlm chat: through pipes, and at a terminal of the test's own. */
+#include <errno.h>
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>
@@ -180,10 +181,10 @@ static void open_terminal(struct terminal *t, const char *kind)
     free(model);
 }
 
-/* Waits a minute at most until `part` was said after position `from`; returns the position behind it. */
-static size_t wait_for(struct terminal *t, size_t from, const char *part)
+/* Waits so long until `part` was said after position `from`; returns the position behind it, or 0. */
+static size_t said_within(struct terminal *t, int tenths_of_a_second, size_t from, const char *part)
 {
-    for (int i = 0; i < 600; i++) {
+    for (int i = 0; i < tenths_of_a_second; i++) {
         struct pollfd waiting = {.fd = t->file, .events = POLLIN};
         t->said[t->n] = 0;
         const char *found = strstr(t->said + from, part);
@@ -195,8 +196,15 @@ static size_t wait_for(struct terminal *t, size_t from, const char *part)
                 t->n += (size_t)n;
         }
     }
-    fail_msg("not said: %s in %s", part, t->said + from);
     return 0;
+}
+
+static size_t wait_for(struct terminal *t, size_t from, const char *part)
+{
+    const size_t at = said_within(t, 600, from, part);
+    if (!at)
+        fail_msg("not said: %s in %s", part, t->said + from);
+    return at;
 }
 
 /* The editor turns to raw mode behind its prompt: a key that comes between them is lost, as everywhere. */
@@ -217,12 +225,33 @@ static void type(const struct terminal *t, const char *keys)
     assert_int_equal(write(t->file, keys, strlen(keys)), (ssize_t)strlen(keys));
 }
 
-/* Ctrl-D at a prompt ends the program. */
+/* Ctrl-C empties the terminal's queue, and with it what was typed before it and not yet read: so it is typed again. */
+static size_t type_until(struct terminal *t, const char *keys, size_t from, const char *part)
+{
+    size_t at = 0;
+    for (int i = 0; i < 20 && !at; i++) {
+        type(t, keys);
+        at = said_within(t, 30, from, part);
+    }
+    if (!at)
+        fail_msg("not said: %s in %s", part, t->said + from);
+    return at;
+}
+
+/* Ctrl-D at a prompt ends the program; Ctrl-U before it, for what may stand in the line. */
 static void end_input(struct terminal *t)
 {
     int status;
-    type(t, "\004");
-    assert_int_equal(waitpid(t->child, &status, 0), t->child);
+    pid_t ended = 0;
+    for (int i = 0; i < 600 && ended == 0; i++) {
+        if (write(t->file, "\025\004", 2) < 0)
+            assert_int_equal(errno, EIO); /* it has let go of the terminal */
+        said_within(t, 1, t->n, "nothing of the kind");
+        usleep(50000);
+        ended = waitpid(t->child, &status, WNOHANG);
+    }
+    if (ended != t->child)
+        fail_msg("Ctrl-D does not end it: %s", t->said + (t->n > 500 ? t->n - 500 : 0));
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     close(t->file);
 }
@@ -237,14 +266,10 @@ static void control_c_stops_the_answer(void **state)
         open_terminal(&t, kinds[i]);
         size_t at = wait_for_prompt(&t, 0);
         type(&t, "Hello there\r");
-        at = wait_for(&t, at, "Hello there");
-        usleep(30000);
-        type(&t, "\003");
-        at = wait_for_prompt(&t, at);
-        type(&t, "half a line\003");
-        at = wait_for_prompt(&t, at);
-        type(&t, "/help\r");
-        at = wait_for(&t, at, "/retry");
+        at = wait_for(&t, at, "prefill"); /* the answer is under way */
+        at = type_until(&t, "\003", at, PROMPT);
+        at = type_until(&t, "half a line\003", at, PROMPT);
+        at = type_until(&t, "/help\r", at, "/retry");
         wait_for_prompt(&t, at);
         end_input(&t);
     }
