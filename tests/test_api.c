@@ -42,11 +42,7 @@ static int close_cases(void **state)
 static mvlm_session *open_session(mvlm_model *model, int n_threads)
 {
     const mvlm_session_options options = {.n_threads = n_threads};
-    mvlm_session *session;
-    mvlm_error error;
-    if (mvlm_session_open(model, &options, &session, &error) != MVLM_OK)
-        fail_msg("%s", error.message);
-    return session;
+    return conversation_session(model, &options);
 }
 
 static void ask(mvlm_session *session, const mvlm_question *question, struct reply *reply)

@@ -113,15 +113,6 @@ static int close_cases(void **state)
     return 0;
 }
 
-static mvlm_session *open_session(mvlm_model *model, const mvlm_session_options *options)
-{
-    mvlm_session *session;
-    mvlm_error error;
-    if (mvlm_session_open(model, options, &session, &error) != MVLM_OK)
-        fail_msg("%s", error.message);
-    return session;
-}
-
 /* ---- None a token ----------------------------------------------------------------------- */
 
 static void no_allocation_a_token(void **state)
@@ -137,7 +128,7 @@ static void no_allocation_a_token(void **state)
         const mvlm_session_options options = {.n_threads = trial & 2 ? 3 : 1,
                                               .kv_type = trial & 4 ? MVLM_KV_F16 : MVLM_KV_F32};
         mvlm_question question = cases[c].question;
-        mvlm_session *session = open_session(models[c], &options);
+        mvlm_session *session = conversation_session(models[c], &options);
         mvlm_piece piece = {.finish = MVLM_UNFINISHED};
         question.stops = stops;
         question.n_stops = 2;
@@ -161,7 +152,7 @@ static void check_plan(size_t c, const mvlm_session_options *options, size_t max
     mvlm_counters counters;
     mvlm_error error;
     mvlm_question question = cases[c].question;
-    mvlm_session *session = open_session(models[c], options);
+    mvlm_session *session = conversation_session(models[c], options);
     question.max_tokens = max_tokens;
     atomic_store(&aligned_bytes, 0);
     assert_int_equal(mvlm_begin(session, &question, &error), MVLM_OK);
@@ -226,12 +217,12 @@ static void budget_is_kept(void **state)
     mvlm_session_options options = {.n_threads = 1};
     mvlm_counters counters;
     mvlm_error error;
-    mvlm_session *session = open_session(models[TWO_PICTURES], &options);
+    mvlm_session *session = conversation_session(models[TWO_PICTURES], &options);
     assert_int_equal(mvlm_begin(session, question, &error), MVLM_OK);
     mvlm_session_counters(session, &counters);
     mvlm_session_close(session);
     options.max_rss = counters.memory.total - 1;
-    session = open_session(models[TWO_PICTURES], &options);
+    session = conversation_session(models[TWO_PICTURES], &options);
     atomic_store(&aligned_bytes, 0);
     assert_int_equal(mvlm_begin(session, question, &error), MVLM_NO_MEMORY);
     assert_int_equal(error.status, MVLM_NO_MEMORY);
@@ -239,7 +230,7 @@ static void budget_is_kept(void **state)
     assert_int_equal(atomic_load(&aligned_bytes), 0); /* refused before */
     mvlm_session_close(session);
     options.max_rss = counters.memory.total;
-    session = open_session(models[TWO_PICTURES], &options);
+    session = conversation_session(models[TWO_PICTURES], &options);
     assert_int_equal(mvlm_begin(session, question, &error), MVLM_OK);
     mvlm_session_close(session);
 }
@@ -294,7 +285,7 @@ static void pictures_without_memory(void **state)
     bool failed = true;
     need_own_malloc();
     for (long at = 1; failed; at++) {
-        mvlm_session *session = open_session(models[TWO_PICTURES], &options);
+        mvlm_session *session = conversation_session(models[TWO_PICTURES], &options);
         mvlm_error error;
         assert_int_equal(mvlm_ask(session, &small, NULL, NULL, &error), MVLM_OK);
         atomic_store(&failing_in, at);
@@ -319,7 +310,7 @@ static void picture_files_without_memory(void **state)
     static const char *const files[] = {"420.jpg", "progressive.jpg", "exif6.jpg", "bmp8.bmp",
                                         "palette.png"};
     const mvlm_session_options options = {.n_threads = 1};
-    mvlm_session *session = open_session(models[TWO_PICTURES], &options);
+    mvlm_session *session = conversation_session(models[TWO_PICTURES], &options);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char *path = path_of(SOURCE_DIR "/tests/golden/images", files[i], NULL);
         const mvlm_turn turn = {.question = "Hi"};

@@ -36,15 +36,6 @@ static int close_cases(void **state)
     return 0;
 }
 
-static mvlm_session *open_session(mvlm_model *model, const mvlm_session_options *options)
-{
-    mvlm_session *session;
-    mvlm_error error;
-    if (mvlm_session_open(model, options, &session, &error) != MVLM_OK)
-        fail_msg("%s", error.message);
-    return session;
-}
-
 static void expect_ok(mvlm_status status, const mvlm_error *error)
 {
     if (status != MVLM_OK)
@@ -109,7 +100,7 @@ static void answer_alone(mvlm_model *model, size_t c, size_t i, const mvlm_sessi
     alone.n_sequences = 0;
     alone.keep_cache = false;
     const mvlm_question question = question_of(c, i, &turn);
-    mvlm_session *session = open_session(model, &alone);
+    mvlm_session *session = conversation_session(model, &alone);
     expect_ok(mvlm_begin(session, &question, &error), &error);
     finish_answer(session, said);
     mvlm_session_close(session);
@@ -126,7 +117,7 @@ static void check_together(mvlm_model *model, size_t c, const mvlm_session_optio
     mvlm_piece pieces[MOST];
     mvlm_error error;
     size_t asked = 0, answered = 0, at[MOST];
-    mvlm_session *session = open_session(model, options);
+    mvlm_session *session = conversation_session(model, options);
     memset(said, 0, sizeof said);
     for (size_t k = 0; k < n; k++)
         at[k] = n_items;
@@ -199,7 +190,7 @@ static void a_kept_cache_changes_nothing(void **state)
         for (int type = MVLM_KV_F32; type <= MVLM_KV_Q8; type++) {
             const mvlm_session_options options = {
                 .n_threads = 2, .kv_type = (mvlm_kv_type)type, .keep_cache = true};
-            mvlm_session *session = open_session(all.models[c], &options);
+            mvlm_session *session = conversation_session(all.models[c], &options);
             for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
                 struct said said, alone;
                 mvlm_turn turn;
@@ -242,7 +233,7 @@ static void an_image_is_encoded_once(void **state)
     assert_int_equal(strlen(mvlm_image_digest(images[0])), 32);
     assert_string_not_equal(mvlm_image_digest(images[0]), mvlm_image_digest(images[1]));
     question.images = images;
-    mvlm_session *session = open_session(all.models[TWO_PICTURES], &options);
+    mvlm_session *session = conversation_session(all.models[TWO_PICTURES], &options);
     answer_alone(all.models[TWO_PICTURES], TWO_PICTURES, 0, &options, &alone);
     for (int time = 0; time < 2; time++) {
         mvlm_counters counters;
@@ -267,7 +258,7 @@ static void wrong_calls_are_refused(void **state)
     mvlm_error error;
     (void)state;
     assert_int_equal(mvlm_session_open(all.models[TEXT], &many, &session, &error), MVLM_USAGE);
-    session = open_session(all.models[TEXT], &two);
+    session = conversation_session(all.models[TEXT], &two);
     mvlm_question question = question_of(TEXT, 0, &turn);
     assert_int_equal(mvlm_sequence_begin(session, 2, &question, &error), MVLM_USAGE);
     expect_ok(mvlm_sequence_begin(session, 1, &question, &error), &error);

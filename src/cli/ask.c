@@ -62,9 +62,9 @@ static mvlm_status read_pictures(struct ask *ask, mvlm_error *error)
     return MVLM_OK;
 }
 
-static int show_progress(void *user, const char *stage, double share)
+int show_progress(void *bar, const char *stage, double share)
 {
-    progress_show(user, stage, share);
+    progress_show(bar, stage, share);
     return 0;
 }
 
@@ -111,15 +111,12 @@ static void fill_question(struct ask *ask)
 mvlm_status ask_open(struct ask *ask, const struct values *values, mvlm_error *error)
 {
     mvlm_session_options options;
-    struct timespec start, end;
     *ask = (struct ask){.values = values};
     progress_start(&ask->bar, values->quiet);
     session_options_of(values, &options);
-    clock_gettime(CLOCK_MONOTONIC, &start);
+    const double start = monotonic_seconds();
     mvlm_status status = open_model(values, &ask->model, error);
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    ask->load_ms =
-        1e3 * (double)(end.tv_sec - start.tv_sec) + 1e-6 * (double)(end.tv_nsec - start.tv_nsec);
+    ask->load_ms = 1e3 * (monotonic_seconds() - start);
     if (status == MVLM_OK)
         status = prompt_of_options(values, &ask->prompt_file, &ask->turn.question, error);
     if (status == MVLM_OK)
@@ -140,7 +137,7 @@ void ask_close(struct ask *ask)
     free(ask->picture_files);
     free(ask->pictures);
     free(ask->prompt_file.bytes);
-    free(ask->text);
+    free(ask->text.bytes);
     choices_close(&ask->choices);
     mvlm_session_close(ask->session);
     mvlm_model_close(ask->model);
@@ -148,13 +145,9 @@ void ask_close(struct ask *ask)
 
 mvlm_status ask_keep(struct ask *ask, const char *text, size_t n_bytes, mvlm_error *error)
 {
-    char *more = realloc(ask->text, ask->n_text + n_bytes + 1);
-    if (!more)
-        return cli_fail(error, MVLM_NO_MEMORY, "out of memory for the answer");
-    ask->text = more;
-    memcpy(ask->text + ask->n_text, text, n_bytes);
-    ask->n_text += n_bytes;
-    return MVLM_OK;
+    return buffer_add(&ask->text, text, n_bytes)
+               ? MVLM_OK
+               : cli_fail(error, MVLM_NO_MEMORY, "out of memory for the answer");
 }
 
 /* ---- What is printed -------------------------------------------------------------------- */
@@ -168,7 +161,7 @@ mvlm_status ask_print_json(const struct ask *ask, mvlm_finish finish, mvlm_error
 {
     const struct asked asked = asked_of(ask);
     json_t *record = answer_record(ask->model, ask->session, 0, ask->values, &asked, ask->load_ms,
-                                   finish, ask->text, ask->n_text);
+                                   finish, ask->text.bytes, ask->text.n);
     if (record && ask->choices.n)
         json_object_set_new(record, "choices", choices_json(&ask->choices));
     return put_json(record, error);

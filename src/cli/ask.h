@@ -17,8 +17,7 @@ struct ask {
     double load_ms;
     int64_t seed;
     struct choices choices;
-    char *text; /* the answer so far, for --json */
-    size_t n_text;
+    struct buffer text; /* the answer so far, for --json */
 };
 
 /* The prompt that the options give, whose memory, where it needs any, goes to `bytes`: free it, also
@@ -28,6 +27,9 @@ mvlm_status prompt_of_options(const struct values *values, struct file_bytes *by
 
 /* A question under the options; pictures and turns are still to be put in. */
 mvlm_question question_of(const struct values *values, int64_t seed);
+
+/* A question's progress on `bar`, a struct progress_bar. */
+int show_progress(void *bar, const char *stage, double share);
 
 /* That of the options, or one drawn by the system. */
 int64_t seed_of(const struct values *values);

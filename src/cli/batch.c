@@ -13,7 +13,7 @@
 static bool is_late(const struct slot *slot)
 {
     const double most = slot->batch->values->item_seconds;
-    return most > 0 && clock_seconds() - slot->started > most;
+    return most > 0 && monotonic_seconds() - slot->started > most;
 }
 
 static void set_late(const struct slot *slot, mvlm_error *why)
@@ -49,18 +49,9 @@ static void end_slot(struct batch *b, struct slot *slot)
 
 static mvlm_status add_text(struct slot *slot, const char *text, size_t n_bytes, mvlm_error *error)
 {
-    if (slot->n_text + n_bytes > slot->capacity) {
-        const size_t capacity = 2 * (slot->n_text + n_bytes);
-        char *more = realloc(slot->text, capacity);
-        if (!more)
-            return cli_fail(error, MVLM_NO_MEMORY, "out of memory for an answer");
-        slot->text = more;
-        slot->capacity = capacity;
-    }
-    if (n_bytes)
-        memcpy(slot->text + slot->n_text, text, n_bytes);
-    slot->n_text += n_bytes;
-    return MVLM_OK;
+    return buffer_add(&slot->text, text, n_bytes)
+               ? MVLM_OK
+               : cli_fail(error, MVLM_NO_MEMORY, "out of memory for an answer");
 }
 
 /* The likeliest of the choices is the answer. */
@@ -76,13 +67,13 @@ static mvlm_status begin_item(struct batch *b, size_t index, mvlm_error *error)
 {
     struct slot *slot = &b->slots[index];
     const struct item *item = &slot->work.item;
-    const double start = clock_seconds();
+    const double start = monotonic_seconds();
     struct asked asked;
     mvlm_error why = {0};
     if (item->error)
         why = *item->error;
     slot->busy = true;
-    slot->n_text = 0;
+    slot->text.n = 0;
     slot->started = start - slot->work.seconds;
     b->n_busy++;
     if (why.status == MVLM_OK && item_asked(b->values, b->prompt, item, &asked)) {
@@ -101,7 +92,7 @@ static mvlm_status begin_item(struct batch *b, size_t index, mvlm_error *error)
             mvlm_sequence_begin(b->session, index, &question, &why);
         if (why.status == MVLM_CANCELLED)
             set_late(slot, &why);
-        pass_over(b, slot, clock_seconds() - start);
+        pass_over(b, slot, monotonic_seconds() - start);
     }
     if (why.status == MVLM_OK && b->choices.n == 0)
         return MVLM_OK;
@@ -139,7 +130,7 @@ static mvlm_status reason_to_stop(const struct batch *b, mvlm_error *error)
     const struct values *v = b->values;
     if (stopped_by)
         return cli_fail(error, MVLM_CANCELLED, "stopped by a signal");
-    if (v->deadline > 0 && clock_seconds() - b->started > v->deadline)
+    if (v->deadline > 0 && monotonic_seconds() - b->started > v->deadline)
         return cli_fail(error, MVLM_OUT_OF_TIME, "the deadline of %g seconds has passed",
                         v->deadline);
     if (v->max_errors && b->n_failed >= (size_t)v->max_errors)
@@ -317,9 +308,9 @@ static mvlm_status check_sidecars(const struct values *v, mvlm_error *error)
 static mvlm_status open_batch(struct batch *b, mvlm_error *error)
 {
     const struct values *v = b->values;
-    b->started = clock_seconds();
+    b->started = monotonic_seconds();
     mvlm_status status = open_model(v, &b->model, error);
-    b->load_ms = 1e3 * (clock_seconds() - b->started);
+    b->load_ms = 1e3 * (monotonic_seconds() - b->started);
     if (status == MVLM_OK)
         mvlm_model_describe(b->model, &b->info);
     if (status == MVLM_OK && (v->prompt || v->file || !v->jsonl_in))
@@ -349,7 +340,7 @@ static mvlm_status close_batch(struct batch *b, mvlm_status status, mvlm_error *
     for (size_t i = 0; b->slots && i < b->n_slots; i++) {
         if (b->slots[i].busy)
             end_slot(b, &b->slots[i]);
-        free(b->slots[i].text);
+        free(b->slots[i].text.bytes);
     }
     feed_close(&b->feed);
     items_close(&b->source);

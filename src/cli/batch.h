@@ -13,8 +13,7 @@ struct slot {
     struct work work;
     mvlm_turn turn;
     double started; /* seconds */
-    char *text;
-    size_t n_text, capacity;
+    struct buffer text;
 };
 
 struct batch {

@@ -18,13 +18,6 @@ enum {
     SPARE_IMAGES = 8
 };
 
-double clock_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 size_t feed_capacity(size_t n_slots)
 {
     return n_slots < 4 ? 2 : n_slots / 2;
@@ -149,11 +142,11 @@ static bool prepare_one(struct feed *feed, struct work *work, bool *done)
         feed->error = feed->source->stream.error;
         return false;
     }
-    const double start = clock_seconds();
+    const double start = monotonic_seconds();
     const mvlm_status status = look_up(feed, work, &file, done);
     if (status == MVLM_OK && !*done && work->item.path && !work->item.error)
         open_image(feed, work, &file);
-    work->seconds = clock_seconds() - start;
+    work->seconds = monotonic_seconds() - start;
     free(file.bytes);
     if (status != MVLM_OK || *done)
         item_free(&work->item);

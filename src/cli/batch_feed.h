@@ -42,9 +42,6 @@ struct feed {
     mvlm_error error; /* what ends the batch */
 };
 
-/* Seconds from a fixed point in the past. */
-double clock_seconds(void);
-
 /* Items that are prepared ahead for `n_slots` that are answered together. */
 size_t feed_capacity(size_t n_slots);
 

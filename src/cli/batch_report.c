@@ -19,7 +19,7 @@ static size_t n_total(const struct batch *b)
 
 static void tell_json(struct batch *b)
 {
-    const double seconds = clock_seconds() - b->started,
+    const double seconds = monotonic_seconds() - b->started,
                  rate = (double)n_done(b) / (seconds + 1e-9);
     const size_t total = n_total(b), skipped = atomic_load(&b->feed.n_skipped),
                  left = total > n_done(b) + skipped ? total - n_done(b) - skipped : 0;
@@ -49,8 +49,8 @@ void tell_start(const struct batch *b)
 void tell_progress(struct batch *b)
 {
     const size_t total = n_total(b), done = n_done(b) + atomic_load(&b->feed.n_skipped);
-    if (b->values->progress_json && clock_seconds() - b->told >= 1) {
-        b->told = clock_seconds();
+    if (b->values->progress_json && monotonic_seconds() - b->told >= 1) {
+        b->told = monotonic_seconds();
         tell_json(b);
     } else if (!b->values->progress_json && total)
         progress_show(&b->bar, "pictures", (double)done / (double)total);
@@ -58,7 +58,7 @@ void tell_progress(struct batch *b)
 
 void tell_summary(struct batch *b)
 {
-    const double seconds = clock_seconds() - b->started;
+    const double seconds = monotonic_seconds() - b->started;
     progress_clear(&b->bar);
     if (b->values->progress_json)
         tell_json(b);
@@ -128,13 +128,14 @@ mvlm_status put_answer(struct batch *b, size_t index, mvlm_finish finish, mvlm_e
     item_asked(v, b->prompt, &slot->work.item, &asked);
     if (v->sidecar && slot->work.item.path) {
         char *path = sidecar_path(v, slot->work.item.path);
-        status = path ? write_sidecar(path, slot->text ? slot->text : "", slot->n_text, error)
+        status = path ? write_sidecar(path, slot->text.bytes ? slot->text.bytes : "", slot->text.n,
+                                      error)
                       : cli_fail(error, MVLM_NO_MEMORY, "out of memory");
         free(path);
     }
     if (status == MVLM_OK) {
         json_t *record = answer_record(b->model, b->session, index, v, &asked, b->load_ms, finish,
-                                       slot->text, slot->n_text);
+                                       slot->text.bytes, slot->text.n);
         if (record && b->choices.n)
             json_object_set_new(record, "choices", choices_json(&b->choices));
         status = put_record(b, record, &slot->work, error);

@@ -49,8 +49,6 @@ void meter_stop(struct meter *meter);
 void peak_memory_reset(void);
 uint64_t peak_memory(void);
 
-double monotonic_seconds(void);
-
 /* ---- Results ---------------------------------------------------------------------------- */
 
 struct result {

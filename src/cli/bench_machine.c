@@ -4,17 +4,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "bench.h"
-
-double monotonic_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
+#include "record.h"
 
 /* ---- Files ------------------------------------------------------------------------------ */
 
@@ -180,8 +173,7 @@ void peak_memory_reset(void)
 uint64_t peak_memory(void)
 {
     char text[64];
-    struct rusage usage;
     if (read_key("/proc/self/status", "VmHWM", text, sizeof text))
         return (uint64_t)strtoull(text, NULL, 10) * 1024;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
+    return peak_rss();
 }

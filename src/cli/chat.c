@@ -17,8 +17,7 @@ struct chat {
     struct chat_turns turns;
     struct line_input *input;
     struct progress_bar bar;
-    char *text; /* of the answer under way */
-    size_t n_text, capacity;
+    struct buffer text; /* of the answer under way */
     int64_t seed;
     bool terminal, ended;
 };
@@ -67,12 +66,6 @@ static mvlm_status add_picture(struct chat *chat, const char *path, mvlm_error *
 
 /* ---- Answers ---------------------------------------------------------------------------- */
 
-static int show_progress(void *user, const char *stage, double share)
-{
-    progress_show(user, stage, share);
-    return 0;
-}
-
 /* A question that does not even fit alone, with all pictures, is refused before anything is forgotten. */
 static mvlm_status check_last(const struct chat *chat, const mvlm_question *question,
                               size_t context, mvlm_error *error)
@@ -119,22 +112,6 @@ static mvlm_status make_room(struct chat *chat, mvlm_question *question, mvlm_er
     return MVLM_OK;
 }
 
-static mvlm_status keep_text(struct chat *chat, const mvlm_piece *piece, mvlm_error *error)
-{
-    if (chat->n_text + piece->n_bytes > chat->capacity) {
-        const size_t capacity = 2 * (chat->n_text + piece->n_bytes);
-        char *more = realloc(chat->text, capacity);
-        if (!more)
-            return cli_fail(error, MVLM_NO_MEMORY, "out of memory for the answer");
-        chat->text = more;
-        chat->capacity = capacity;
-    }
-    if (piece->n_bytes)
-        memcpy(chat->text + chat->n_text, piece->text, piece->n_bytes);
-    chat->n_text += piece->n_bytes;
-    return MVLM_OK;
-}
-
 static mvlm_status stream(struct chat *chat, const mvlm_question *question, mvlm_error *error)
 {
     mvlm_piece piece = {.finish = MVLM_UNFINISHED};
@@ -144,8 +121,8 @@ static mvlm_status stream(struct chat *chat, const mvlm_question *question, mvlm
         status = mvlm_next(chat->session, &piece, error);
         if (status == MVLM_OK)
             status = put_out(piece.text, piece.n_bytes, error);
-        if (status == MVLM_OK)
-            status = keep_text(chat, &piece, error);
+        if (status == MVLM_OK && !buffer_add(&chat->text, piece.text, piece.n_bytes))
+            status = cli_fail(error, MVLM_NO_MEMORY, "out of memory for the answer");
     }
     return status;
 }
@@ -159,7 +136,7 @@ static mvlm_status answer_turn(struct chat *chat, double temperature, mvlm_error
     question.sampling.temperature = (float)temperature;
     question.progress = show_progress;
     question.progress_user = &chat->bar;
-    chat->n_text = 0;
+    chat->text.n = 0;
     if (stopped_by == SIGINT)
         stopped_by = 0;
     catch_signals(chat->session);
@@ -182,7 +159,8 @@ static mvlm_status answer_turn(struct chat *chat, double temperature, mvlm_error
     if (interrupted)
         say(chat, " (stopped)");
     status = put_out("\n", 1, error);
-    return status == MVLM_OK ? chat_answer(&chat->turns, chat->text, chat->n_text, error) : status;
+    return status == MVLM_OK ? chat_answer(&chat->turns, chat->text.bytes, chat->text.n, error)
+                             : status;
 }
 
 /* ---- Commands --------------------------------------------------------------------------- */
@@ -380,7 +358,7 @@ mvlm_status run_chat(const struct values *values, mvlm_error *error)
         status = converse(&chat, error);
     line_input_close(chat.input);
     chat_clear(&chat.turns);
-    free(chat.text);
+    free(chat.text.bytes);
     mvlm_session_close(chat.session);
     mvlm_model_close(chat.model);
     return status;

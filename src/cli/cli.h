@@ -82,6 +82,18 @@ json_t *cores_json(const int *cores, size_t n_cores);
 /* Text that may be no UTF-8, as paths may: what is none becomes '?'. */
 json_t *json_text(const char *text);
 
+/* A text that grows; bytes is NULL until something was added, and then ends with a NUL behind its n bytes. Freed by its
+ * owner. */
+struct buffer {
+    char *bytes;
+    size_t n, capacity;
+};
+/* False without memory; the text is then what it was. */
+bool buffer_add(struct buffer *text, const char *bytes, size_t n);
+
+/* Seconds from a fixed point in the past. */
+double monotonic_seconds(void);
+
 /* SIGINT and SIGTERM stop the session; stopped_by tells which it was. */
 extern volatile sig_atomic_t stopped_by;
 void catch_signals(mvlm_session *session);

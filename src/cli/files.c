@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/stat.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -133,4 +134,28 @@ void session_options_of(const struct values *values, mvlm_session_options *optio
                                       .max_pixels = (uint64_t)values->max_pixels,
                                       .cache_folder = values->cache,
                                       .cache_bytes = values->cache_bytes};
+}
+
+bool buffer_add(struct buffer *text, const char *bytes, size_t n)
+{
+    if (text->n + n + 1 > text->capacity) {
+        const size_t capacity = 2 * (text->n + n + 1);
+        char *more = realloc(text->bytes, capacity);
+        if (!more)
+            return false;
+        text->bytes = more;
+        text->capacity = capacity;
+    }
+    if (n)
+        memcpy(text->bytes + text->n, bytes, n);
+    text->n += n;
+    text->bytes[text->n] = 0;
+    return true;
+}
+
+double monotonic_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }

@@ -13,8 +13,9 @@
 struct line_input {
     const char *prompt;
     bool terminal, continues; /* continues: this line belongs to the one before */
-    char *line, *text;
-    size_t line_bytes, n, capacity; /* capacity of line; of text length and capacity */
+    char *line;               /* of getline */
+    size_t line_bytes;
+    struct buffer text;
 #ifdef HAVE_LIBEDIT
     EditLine *editor; /* NULL: plain input */
     History *history;
@@ -92,31 +93,14 @@ static void remember(struct line_input *input)
 {
 #ifdef HAVE_LIBEDIT
     HistEvent event;
-    if (input->editor && input->n)
-        history(input->history, &event, H_ENTER, input->text);
+    if (input->editor && input->text.n)
+        history(input->history, &event, H_ENTER, input->text.bytes);
 #else
     (void)input;
 #endif
 }
 
 /* ---- Texts ------------------------------------------------------------------------------ */
-
-static bool add(struct line_input *input, const char *bytes, size_t n)
-{
-    if (input->n + n + 1 > input->capacity) {
-        const size_t capacity = 2 * (input->n + n + 1);
-        char *more = realloc(input->text, capacity);
-        if (!more)
-            return false;
-        input->text = more;
-        input->capacity = capacity;
-    }
-    if (n)
-        memcpy(input->text + input->n, bytes, n);
-    input->n += n;
-    input->text[input->n] = 0;
-    return true;
-}
 
 static bool is_quotes(const char *line, size_t n)
 {
@@ -132,14 +116,14 @@ static enum line_kind no_memory(mvlm_error *error)
 enum line_kind line_input_next(struct line_input *input, const char **text, mvlm_error *error)
 {
     bool quoted = false;
-    input->n = 0;
+    input->text.n = 0;
     input->continues = false;
     for (;;) {
         ssize_t n;
         const char *line = read_line(input, &n);
         if (n == 0)
             return LINE_INTERRUPTED;
-        if (n < 0 && input->n == 0)
+        if (n < 0 && input->text.n == 0)
             return LINE_END;
         size_t length = n < 0 ? 0 : (size_t)n;
         while (length && (line[length - 1] == '\n' || line[length - 1] == '\r'))
@@ -151,19 +135,20 @@ enum line_kind line_input_next(struct line_input *input, const char **text, mvlm
         const bool quotes = n > 0 && is_quotes(line, length), opens = quotes && !input->continues;
         const bool more = n > 0 && !quotes && (quoted || (length && line[length - 1] == '\\'));
         const size_t shown = more && !quoted ? length - 1 : length;
-        if (!quotes && (!add(input, line, shown) || (more && !add(input, "\n", 1))))
+        if (!quotes && (!buffer_add(&input->text, line, shown) ||
+                        (more && !buffer_add(&input->text, "\n", 1))))
             return no_memory(error);
         quoted = quoted ? !quotes && n > 0 : opens;
         if (!more && !quoted)
             break;
         input->continues = true;
     }
-    if (input->n == 0 && !add(input, "", 0))
+    if (input->text.n == 0 && !buffer_add(&input->text, "", 0))
         return no_memory(error);
-    if (input->n && input->text[input->n - 1] == '\n') /* before closing quotes */
-        input->text[--input->n] = 0;
+    if (input->text.n && input->text.bytes[input->text.n - 1] == '\n') /* before closing quotes */
+        input->text.bytes[--input->text.n] = 0;
     remember(input);
-    *text = input->text;
+    *text = input->text.bytes;
     return LINE_TEXT;
 }
 
@@ -193,7 +178,7 @@ void line_input_close(struct line_input *input)
         history_end(input->history);
 #endif
     free(input->line);
-    free(input->text);
+    free(input->text.bytes);
     free(input);
 }
 

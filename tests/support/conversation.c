@@ -17,6 +17,15 @@
 
 #define CASES SOURCE_DIR "/tests/golden/cases"
 
+mvlm_session *conversation_session(mvlm_model *model, const mvlm_session_options *options)
+{
+    mvlm_session *session;
+    mvlm_error error;
+    if (mvlm_session_open(model, options, &session, &error) != MVLM_OK)
+        fail_msg("%s", error.message);
+    return session;
+}
+
 static void load_pictures(struct conversation *c, const char *images)
 {
     const json_t *names = json_object_get(c->expected, "images");

@@ -65,6 +65,9 @@ void record_free(struct record *record);
 /* The values of a stage's calls that follow each other, from the first on; *n is their number. */
 const float *record_stage(const struct record *record, const char *stage, size_t *n);
 
+/* A session, else the test fails; the caller closes it. */
+mvlm_session *conversation_session(mvlm_model *model, const mvlm_session_options *options);
+
 /* One way to compute a case. */
 struct manner {
     const char *type, *isa; /* isa may be NULL */
