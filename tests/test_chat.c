@@ -1,7 +1,8 @@
 /* mobilevlm chat: through pipes, and at a terminal of the test's own. */
 #include <errno.h>
 #include <poll.h>
-#include <pty.h>
+#include <fcntl.h>
+#include <spawn.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -166,18 +167,31 @@ struct terminal {
 
 static void open_terminal(struct terminal *t, const char *kind)
 {
-    char *model = expand("@t/v1.bin");
+    char *model = expand("@t/v1.bin"), name[128], term[64];
+    snprintf(term, sizeof term, "TERM=%s", kind);
+    char **environment =
+        environment_with((const char *const[]){term, "LC_ALL=C", NULL}); /* as in a container */
+    const char *const argv[] = {
+        MOBILEVLM_PROGRAM, "chat", "-m", model, "-n", "200", "-c", "300", NULL};
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
     t->n = 0;
     t->edits = strcmp(kind, "dumb") != 0;
-    t->child = forkpty(&t->file, NULL, NULL, NULL);
-    assert_true(t->child >= 0);
-    if (t->child == 0) {
-        setenv("TERM", kind, 1);
-        setenv("LC_ALL", "C", 1); /* as in a container */
-        execl(MOBILEVLM_PROGRAM, MOBILEVLM_PROGRAM, "chat", "-m", model, "-n", "200", "-c", "300",
-              (char *)NULL);
-        _exit(127);
-    }
+    t->file = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    assert_true(t->file >= 0 && grantpt(t->file) == 0 && unlockpt(t->file) == 0);
+    assert_int_equal(ptsname_r(t->file, name, sizeof name), 0);
+    posix_spawnattr_init(&attributes); /* the first terminal that a session opens is its own */
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, name, O_RDWR, 0);
+    posix_spawn_file_actions_adddup2(&actions, 0, 1);
+    posix_spawn_file_actions_adddup2(&actions, 0, 2);
+    assert_int_equal(posix_spawn(&t->child, argv[0], &actions, &attributes,
+                                 (char *const *)(uintptr_t)argv, environment),
+                     0);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    free(environment);
     free(model);
 }
 

@@ -1,5 +1,9 @@
 /* mobilevlm run, where it works: arguments -> mobilevlm -> standard output, as cli.md promises. */
 #include "../kernels/kernels.h"
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
 #include "cli_fixture.h"
 
 /* The prompt that the reference was given, whole. */
@@ -200,10 +204,110 @@ static void details_tell_the_kernels(void **state)
         assert_int_equal(result.code, 0);
         assert_string_equal(result.out, "There are 43.\n");
         assert_non_null(strstr(result.err, expected));
-        assert_non_null(strstr(result.err, " threads, one a core; cores granted: "));
+        assert_non_null(strstr(result.err, " threads, one a core; cores asked: "));
+        assert_non_null(strstr(result.err, "; granted: "));
         assert_int_equal(strstr(result.err, slow) != NULL, strcmp(isa, "c") == 0);
         program_free(&result);
     }
+}
+
+/* The cores that are named are those that are used, and what was asked for on the command line wins. */
+static void cores_can_be_chosen(void **state)
+{
+    char list[32], mask[32], range[32];
+    cpu_set_t granted;
+    int first = 0;
+    assert_int_equal(sched_getaffinity(0, sizeof granted, &granted), 0);
+    while (!CPU_ISSET((size_t)first, &granted))
+        first++;
+    snprintf(list, sizeof list, "%d", first);
+    snprintf(mask, sizeof mask, "0x%x%0*d", 1 << first % 4, first / 4, 0);
+    mask[3 + first / 4] = 0; /* no digit behind the first one for cores 0 to 3 */
+    snprintf(range, sizeof range, "%d-%d", first, first);
+    const struct {
+        const char *words[2], *variable;
+    } rows[] = {{{"--cores", list}, NULL},
+                {{"-C", mask}, NULL},
+                {{"-Cr", range}, NULL},
+                {{"-C", mask}, "MOBILEVLM_CORES=all"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *words[MAX_WORDS] = {TEXT, HORSES, "--json"};
+        size_t n = 0;
+        while (words[n])
+            n++;
+        words[n] = rows[i].words[0];
+        words[n + 1] = rows[i].words[1];
+        json_t *json = good_json(cli(words, NULL, NULL, rows[i].variable));
+        const json_t *cores = json_object_get(json, "cores");
+        assert_int_equal(json_array_size(cores), 1);
+        assert_int_equal(json_integer_value(json_array_get(cores, 0)), first);
+        assert_int_equal(integer_of(json, "threads"), 1);
+        json_decref(json);
+    }
+    expect_error(cli(WORDS(TEXT, HORSES, "--cores", "9999"), NULL, NULL, NULL), 2, "--cores");
+    expect_error(cli(WORDS(TEXT, HORSES, "--cores", "all", "-C", mask), NULL, NULL, NULL), 2,
+                 "only one of them");
+}
+
+/* Big cores are used by themselves, and -v says by what sign; the first is the only one that this process is granted. */
+static void big_cores_are_found(void **state)
+{
+    char *root = expand("@t/cores");
+    cpu_set_t granted, one;
+    char name[128], sign[128];
+    int first = 0;
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof granted, &granted), 0);
+    while (!CPU_ISSET((size_t)first, &granted))
+        first++;
+    CPU_ZERO(&one);
+    CPU_SET((size_t)first, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    snprintf(name, sizeof name, "/sys/devices/system/cpu/cpu%d/cpu_capacity", first);
+    make_files(root, (const char *const[]){name, "400", NULL});
+    snprintf(sign, sizeof sign, "asked: %d (big, by cpu_capacity); granted: %d\n", first, first);
+    struct program_result result =
+        cli(WORDS(TEXT, HORSES, "-v"), NULL, NULL, "MOBILEVLM_ROOT=@t/cores");
+    assert_int_equal(sched_setaffinity(0, sizeof granted, &granted), 0);
+    if (!strstr(result.err, sign))
+        fail_msg("%s\ndoes not say\n%s", result.err, sign);
+    program_free(&result);
+    result = cli(WORDS(TEXT, HORSES, "-v"), NULL, NULL, "MOBILEVLM_ROOT=@t/nothing");
+    assert_non_null(strstr(result.err, "(all, for nothing in /sys tells them apart); granted:"));
+    program_free(&result);
+    free(root);
+}
+
+/* The only sensor cools down while the answer waits. */
+static void *cool(void *root)
+{
+    nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    make_files(root, (const char *const[]){"/sys/class/thermal/thermal_zone0/temp", "50000", NULL});
+    return NULL;
+}
+
+static void waits_for_a_hot_machine(void **state)
+{
+    char *root = expand("@t/hot");
+    pthread_t cooler;
+    struct timespec start, end;
+    (void)state;
+    make_files(root, (const char *const[]){"/sys/class/thermal/thermal_zone0/temp", "70000", NULL});
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    assert_int_equal(pthread_create(&cooler, NULL, cool, root), 0);
+    struct program_result result =
+        cli(WORDS(TEXT, HORSES, "--max-temp", "60"), NULL, NULL, "MOBILEVLM_ROOT=@t/hot");
+    pthread_join(cooler, NULL);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    assert_int_equal(result.code, 0);
+    assert_string_equal(result.out, "There are 43.\n");
+    assert_non_null(strstr(result.err, "hotter than --max-temp 60 degrees: pausing\n"));
+    assert_true(end.tv_sec - start.tv_sec + (end.tv_nsec > start.tv_nsec) >= 1);
+    program_free(&result);
+    expect_output(cli(WORDS(TEXT, HORSES, "--max-temp", "60"), NULL, NULL, "MOBILEVLM_ROOT=@t/hot"),
+                  "There are 43.\n");
+    free(root);
 }
 
 static void json_holds_every_key(void **state)
@@ -284,6 +388,9 @@ int main(void)
         cmocka_unit_test(seeds_repeat_answers),
         cmocka_unit_test(details_go_to_standard_error),
         cmocka_unit_test(details_tell_the_kernels),
+        cmocka_unit_test(cores_can_be_chosen),
+        cmocka_unit_test(big_cores_are_found),
+        cmocka_unit_test(waits_for_a_hot_machine),
         cmocka_unit_test(json_holds_every_key),
         cmocka_unit_test(options_digest_covers_the_options),
     };

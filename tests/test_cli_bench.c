@@ -124,6 +124,18 @@ static size_t count_of(const char *text, const char *part)
     return n;
 }
 
+/* Whether one of the names between commas is `name`. */
+static bool is_column(const char *names, const char *name)
+{
+    const size_t n = strlen(name);
+    for (const char *at = names; at; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strncmp(at, name, n) == 0 && (at[n] == ',' || at[n] == 0))
+            return true;
+    }
+    return false;
+}
+
 static void all_formats_say_the_same(void **state)
 {
     json_error_t error;
@@ -135,10 +147,18 @@ static void all_formats_say_the_same(void **state)
     expect_tests(records, WORDS("load", "pp5", "pp5 @ d4", "tg3 @ d0", "tg3 @ d4"));
     char *csv = good_output(cli(WORDS(QUICK, TEXT, "-o", "csv"), NULL, NULL, NULL), NULL);
     assert_int_equal(count_of(csv, "\n"), 1 + 5);
-    const size_t n_fields = json_object_size(json_array_get(records, 0)) - 2; /* but the samples */
     char *end = strchr(csv, '\n');
     *end = 0;
-    assert_int_equal(count_of(csv, ",") + 1, n_fields);
+    const size_t n_fields =
+        count_of(csv, ",") +
+        1; /* those of sensors that are not there are empty, and absent in JSON */
+    const char *name;
+    json_t *value;
+    json_object_foreach(json_array_get(records, 0), name, value)
+    {
+        if (strncmp(name, "samples", 7) != 0 && !is_column(csv, name))
+            fail_msg("%s is no column of %s", name, csv);
+    }
     assert_int_equal(count_of(end + 1, "\""), 2 * 5 * n_fields);
     assert_int_equal(count_of(end + 1, "\",\""), 5 * (n_fields - 1));
     assert_int_equal(strncmp(end + 1, "\"load\",", 7), 0);
@@ -184,6 +204,52 @@ static void limits_give_shares(void **state)
     assert_non_null(strstr(md, "share"));
     assert_true(count_of(md, " % |") == 4);
     free(md);
+}
+
+/* Of a machine with all sensors, and of one with none, whose fields are absent. */
+static void sensors_are_told(void **state)
+{
+    static const char *const names[] = {"temperature_c_start", "temperature_c_end",
+                                        "temperature_c_lowest", "energy_j"};
+    char *root = expand("@t/machine");
+    (void)state;
+    make_files(root, (const char *const[]){"/sys/class/thermal/thermal_zone0/type", "cpu-thermal",
+                                           "/sys/class/thermal/thermal_zone0/temp", "48500",
+                                           "/sys/class/hwmon/hwmon0/name", "ina3221",
+                                           "/sys/class/hwmon/hwmon0/in1_label", "VDD_IN",
+                                           "/sys/class/hwmon/hwmon0/in1_input", "5000",
+                                           "/sys/class/hwmon/hwmon0/curr1_input", "2000", NULL});
+    json_t *records =
+        records_of(cli(WORDS(QUICK, TEXT, "-o", "jsonl"), NULL, NULL, "MOBILEVLM_ROOT=@t/machine"));
+    const json_t *answer = find_test(records, "tg3 @ d0");
+    assert_true(real_of(answer, "temperature_c_lowest") == 48.5);
+    const double watts = real_of(answer, "energy_j") / (1e-9 * real_of(answer, "avg_ns")),
+                 tokens = real_of(answer, "energy_j") * real_of(answer, "tokens_per_joule");
+    assert_true(watts >= 9.9); /* ten, and what it takes to look */
+    assert_true(tokens > 2.999 && tokens < 3.001);
+    json_decref(records);
+    char *md = good_output(cli(WORDS(QUICK, TEXT), NULL, NULL, "MOBILEVLM_ROOT=@t/machine"), NULL);
+    assert_non_null(strstr(md, "      t/J |"));
+    assert_non_null(strstr(md, "at the end: 48 degrees C; lowest: 48 degrees C"));
+    free(md);
+    records =
+        records_of(cli(WORDS(QUICK, TEXT, "-o", "jsonl"), NULL, NULL, "MOBILEVLM_ROOT=@t/nothing"));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert_null(json_object_get(json_array_get(records, 0), names[i]));
+    assert_null(json_object_get(json_array_get(records, 0), "governor"));
+    json_decref(records);
+    free(root);
+}
+
+/* A picture's stages are measured together: what each took is not known. */
+static void energy_of_one_is_told_of_one(void **state)
+{
+    (void)state;
+    json_t *records = records_of(
+        cli(WORDS(QUICK, V1, PICTURE, "-o", "jsonl"), NULL, NULL, "MOBILEVLM_ROOT=@t/machine"));
+    assert_null(json_object_get(find_test(records, "encode"), "energy_j"));
+    assert_non_null(json_object_get(find_test(records, "ttft"), "energy_j"));
+    json_decref(records);
 }
 
 static void lists_and_ranges(void **state)
@@ -261,6 +327,8 @@ int main(void)
         cmocka_unit_test(records_have_every_field),
         cmocka_unit_test(all_formats_say_the_same),
         cmocka_unit_test(limits_give_shares),
+        cmocka_unit_test(sensors_are_told),
+        cmocka_unit_test(energy_of_one_is_told_of_one),
         cmocka_unit_test(lists_and_ranges),
         cmocka_unit_test(sustains),
         cmocka_unit_test(refuses),

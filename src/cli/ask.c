@@ -9,12 +9,6 @@
 
 /* ---- Reading ---------------------------------------------------------------------------- */
 
-/* Does the value come from the environment? Then an option that says something else wins. */
-static bool is_variable(const char *value, const char *name)
-{
-    return value && value == getenv(name);
-}
-
 mvlm_status prompt_of_options(const struct values *values, struct file_bytes *bytes,
                               const char **text, mvlm_error *error)
 {
@@ -172,15 +166,24 @@ static double rate(size_t n, double milliseconds)
     return milliseconds > 0 ? 1e3 * (double)n / milliseconds : 0;
 }
 
-/* Asked for: 0 is as many as suit. */
-static void print_threads(int64_t asked, int n_threads)
+static void print_cores(const char *what, const int *cores, size_t n)
 {
-    int cores[MOST_CORES];
-    const size_t n_cores = granted_cores(cores);
-    fprintf(stderr, "%d threads, %s; cores granted:", n_threads,
-            asked ? "as asked for" : "one a core");
-    for (size_t i = 0; i < n_cores; i++)
+    fprintf(stderr, "%s", what);
+    for (size_t i = 0; i < n; i++)
         fprintf(stderr, " %d", cores[i]);
+}
+
+/* Asked for: 0 is as many as suit. */
+static void print_threads(int64_t n_asked, int n_threads)
+{
+    int granted[MOST_CORES];
+    const int *asked;
+    const char *why;
+    const size_t n_granted = granted_cores(granted), n_cores_asked = asked_cores(&asked, &why);
+    fprintf(stderr, "%d threads, %s", n_threads, n_asked ? "as asked for" : "one a core");
+    print_cores("; cores asked:", asked, n_cores_asked);
+    fprintf(stderr, " (%s)", why);
+    print_cores("; granted:", granted, n_granted);
     fprintf(stderr, "\n");
 }
 
@@ -202,7 +205,8 @@ void ask_print_details(const struct ask *ask)
             "%.1f MB; peak "
             "%.1f MB\n",
             (double)c.memory.weights / 1e6, (double)c.memory.kv_cache / 1e6,
-            (double)c.memory.scratch / 1e6, (double)c.memory.total / 1e6, (double)peak_rss() / 1e6);
+            (double)c.memory.scratch / 1e6, (double)c.memory.total / 1e6,
+            (double)peak_memory() / 1e6);
     fprintf(stderr, "load %.1f ms, picture %.1f + %.1f ms, encode %.1f ms, project %.1f ms\n",
             ask->load_ms, c.decode_picture_ms, c.preprocess_ms, c.encode_ms, c.project_ms);
     fprintf(

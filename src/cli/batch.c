@@ -180,6 +180,7 @@ static mvlm_status run_items(struct batch *b, mvlm_error *error)
         tell_progress(b);
         if (b->n_busy == 0)
             continue;
+        pace(b->values);
         if ((status = mvlm_step(b->session, b->pieces, error)) != MVLM_OK)
             return status;
         for (size_t i = 0; i < b->n_slots; i++)

@@ -31,7 +31,7 @@ static void tell_json(struct batch *b)
             "{\"seconds\": %.1f, \"answered\": %zu, \"failed\": %zu, \"skipped\": %zu%s, "
             "\"pictures_per_second\": %.3f, \"rss_bytes\": %llu}\n",
             seconds, b->n_answered, b->n_failed, skipped, known, rate,
-            (unsigned long long)peak_rss());
+            (unsigned long long)peak_memory());
 }
 
 void tell_start(const struct batch *b)

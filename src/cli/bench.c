@@ -147,11 +147,14 @@ static mvlm_status draw_ids(struct bench *bench, mvlm_error *error)
 
 static mvlm_status open_bench(struct bench *bench, const struct values *values, mvlm_error *error)
 {
-    *bench = (struct bench){.values = values};
+    *bench = (struct bench){
+        .values = values, .lowest = {NAN, NAN}, .tells_energy = meter_works(machine_root())};
     progress_start(&bench->bar, values->quiet);
-    machine_describe(&bench->machine);
     session_options_of(values, &bench->options);
     mvlm_status status = read_lists(bench, error);
+    if (status == MVLM_OK)
+        status = take_cores(values, bench->n_threads.items[0], error);
+    machine_describe(&bench->machine, machine_root());
     if (status == MVLM_OK)
         status = open_model(values, &bench->model, error);
     if (status != MVLM_OK)
@@ -263,8 +266,12 @@ mvlm_status run_bench(const struct values *values, mvlm_error *error)
         status = print_start(&bench, error);
     if (status == MVLM_OK) {
         for (size_t i = 0; i < bench.n_threads.n && status == MVLM_OK; i++) {
-            bench.options.n_threads = (int)bench.n_threads.items[i];
-            status = run_tests(&bench, error);
+            const size_t n_threads = bench.n_threads.items[i];
+            status = take_cores(values, n_threads, error);
+            bench.options.n_threads = n_threads ? (int)n_threads : threads_wanted(values);
+            machine_describe(&bench.machine, machine_root());
+            if (status == MVLM_OK)
+                status = run_tests(&bench, error);
         }
         progress_clear(&bench.bar);
         const mvlm_status end = print_end(&bench, status == MVLM_OK ? error : &last);

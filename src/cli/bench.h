@@ -2,6 +2,7 @@
 #ifndef CLI_BENCH_H
 #define CLI_BENCH_H
 
+#include "bench_machine.h"
 #include "cli.h"
 
 /* ---- Lists ------------------------------------------------------------------------------ */
@@ -19,36 +20,6 @@ mvlm_status read_numbers(const char *option, const struct text_list *texts, size
 /* "30s", "10m", "1h" or a number of seconds; more than 0. */
 mvlm_status read_duration(const char *option, const char *text, double *seconds, mvlm_error *error);
 
-/* ---- The machine ------------------------------------------------------------------------ */
-
-/* What it does not tell is NAN, or "". */
-struct sensors {
-    double mhz;     /* of the fastest core that this process may use */
-    double celsius; /* of the hottest zone */
-};
-
-struct machine {
-    char cpu[128], governor[32];
-    int cores[MOST_CORES]; /* granted: those that this process may use */
-    size_t n_cores;
-};
-
-/* Adds up the energy of the times between meter_start and meter_stop. */
-struct meter {
-    double joules; /* NAN: the board does not say */
-    double counter, watts, seconds;
-};
-
-void machine_describe(struct machine *machine);
-void sensors_read(const struct machine *machine, struct sensors *sensors);
-void meter_start(struct meter *meter);
-void meter_stop(struct meter *meter);
-
-/* The largest memory that the process had since the last reset (since its start, where the system
- * cannot reset it), in bytes. */
-void peak_memory_reset(void);
-uint64_t peak_memory(void);
-
 /* ---- Results ---------------------------------------------------------------------------- */
 
 struct result {
@@ -59,8 +30,9 @@ struct result {
     bool limited, limited_by_reading;
     double *ns, *limit_ns; /* [n] of [capacity]; owned */
     size_t n, capacity;
-    struct sensors before, after;
-    struct meter meter;
+    struct sensors before, after, lowest;
+    double joules;   /* of all repetitions; NAN: not known */
+    double paused_s; /* to cool down */
     uint64_t peak_rss;
     char time[32];    /* when it began, UTC */
     double elapsed_s; /* of a sustained run; NAN: none */
@@ -77,6 +49,8 @@ struct bench {
     mvlm_model_info info;
     mvlm_work work;
     struct machine machine;
+    struct sensors lowest; /* of all repetitions */
+    bool tells_energy;
     struct file_bytes picture_file;
     mvlm_picture picture;
     char question[256]; /* <image> and TEXT_TOKENS tokens of text */

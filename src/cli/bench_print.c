@@ -89,17 +89,55 @@ static json_t *text_or_null(const char *text)
 static json_t *settings_of(const struct bench *bench, const struct result *r)
 {
     const struct machine *m = &bench->machine;
+    const int *asked;
+    const char *why;
+    const size_t n_asked = asked_cores(&asked, &why);
     return json_pack(
-        "{s:s, s:o, s:o, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:o, s:o, s:s, s:s, s:I, s:I, s:I, "
-        "s:s}",
+        "{s:s, s:o, s:o, s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:o, s:s, s:s, s:I, s:I, s:I, s:s}",
         "build_version", MVLM_VERSION, "cpu_info", text_or_null(m->cpu), "model_filename",
         json_text(bench->info.path), "model_type", bench->work.weight_type, "model_size",
         (json_int_t)bench->info.n_bytes, "model_n_params", (json_int_t)bench->work.n_parameters,
         "model_digest", bench->info.digest, "isa", bench->info.isa, "n_threads",
-        (json_int_t)r->n_threads, "cores_asked", (json_int_t)r->n_threads, "cores_granted",
-        cores_json(m->cores, m->n_cores), "governor", text_or_null(m->governor), "type_k",
-        bench->work.kv_type, "type_v", bench->work.kv_type, "n_prompt", (json_int_t)r->n_prompt,
-        "n_gen", (json_int_t)r->n_gen, "n_depth", (json_int_t)r->n_depth, "test_time", r->time);
+        (json_int_t)r->n_threads, "cores_asked", cores_json(asked, n_asked), "cores_granted",
+        cores_json(m->cores, m->n_cores), "type_k", bench->work.kv_type, "type_v",
+        bench->work.kv_type, "n_prompt", (json_int_t)r->n_prompt, "n_gen", (json_int_t)r->n_gen,
+        "n_depth", (json_int_t)r->n_depth, "test_time", r->time);
+}
+
+/* Of one repetition. */
+static double energy_of(const struct result *r)
+{
+    return r->joules / (double)r->n;
+}
+
+static double tokens_per_joule(const struct result *r)
+{
+    return (double)r->n_tokens / energy_of(r);
+}
+
+/* What the machine does not tell is no field, but of CSV, where every line has the same. */
+static void set_sensors(json_t *record, const struct bench *bench, const struct result *r)
+{
+    const bool all = bench->values->bench_output == BENCH_CSV;
+    const struct {
+        const char *key;
+        double value;
+    } fields[] = {
+        {"frequency_mhz_start", r->before.mhz},
+        {"frequency_mhz_end", r->after.mhz},
+        {"frequency_mhz_lowest", r->lowest.mhz},
+        {"temperature_c_start", r->before.celsius},
+        {"temperature_c_end", r->after.celsius},
+        {"temperature_c_lowest", r->lowest.celsius},
+        {"paused_s", bench->values->max_celsius > 0 ? r->paused_s : NAN},
+        {"energy_j", energy_of(r)},
+        {"tokens_per_joule", r->n_tokens ? tokens_per_joule(r) : NAN},
+    };
+    if (all || *bench->machine.governor)
+        json_object_set_new(record, "governor", text_or_null(bench->machine.governor));
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (all || isfinite(fields[i].value))
+            json_object_set_new(record, fields[i].key, number(fields[i].value));
 }
 
 /* One level, in this order. */
@@ -125,14 +163,10 @@ static json_t *record_of(const struct bench *bench, const struct result *r,
         {"bytes_read", whole(r->bytes)},
         {"macs", whole(r->picture_macs + r->decoder_macs)},
         {"peak_rss_bytes", json_integer((json_int_t)r->peak_rss)},
-        {"frequency_mhz_start", number(r->before.mhz)},
-        {"frequency_mhz_end", number(r->after.mhz)},
-        {"temperature_c_start", number(r->before.celsius)},
-        {"temperature_c_end", number(r->after.celsius)},
-        {"energy_j", number(r->meter.joules / (double)r->n)}, /* of one repetition */
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         json_object_set_new(record, fields[i].key, fields[i].value);
+    set_sensors(record, bench, r);
     if (bench->values->limits) {
         json_object_set_new(record, "limit", number(report->limit));
         json_object_set_new(record, "limited_by",
@@ -207,7 +241,7 @@ struct column {
     const char *title;
     int width;
     bool left;
-    enum { ALWAYS, WITH_LIMITS, SUSTAINED } when;
+    enum { ALWAYS, WITH_LIMITS, SUSTAINED, WITH_ENERGY } when;
 };
 
 static const struct column columns[] = {
@@ -216,13 +250,15 @@ static const struct column columns[] = {
     {"s", 6, false, SUSTAINED},          {"test", 16, false, ALWAYS},
     {"ms", 19, false, ALWAYS},           {"t/s", 16, false, ALWAYS},
     {"limit ms", 9, false, WITH_LIMITS}, {"share", 7, false, WITH_LIMITS},
+    {"J", 8, false, WITH_ENERGY},        {"t/J", 8, false, WITH_ENERGY},
 };
 enum { N_COLUMNS = sizeof columns / sizeof *columns };
 
 static bool is_shown(const struct bench *bench, const struct column *column)
 {
     return column->when == ALWAYS || (column->when == WITH_LIMITS && bench->values->limits) ||
-           (column->when == SUSTAINED && bench->sustain_seconds > 0);
+           (column->when == SUSTAINED && bench->sustain_seconds > 0) ||
+           (column->when == WITH_ENERGY && bench->tells_energy);
 }
 
 /* Characters of UTF-8. */
@@ -283,37 +319,72 @@ static void print_table_row(const struct bench *bench, const struct result *r,
     snprintf(cells[4], CELL, "%.0f", r->elapsed_s);
     snprintf(cells[5], CELL, "%s", r->test);
     snprintf(cells[6], CELL, "%.2f ± %.2f", 1e-6 * report->ns.mean, 1e-6 * report->ns.deviation);
-    cells[7][0] = cells[8][0] = cells[9][0] = 0;
+    for (size_t i = 7; i < N_COLUMNS; i++)
+        cells[i][0] = 0;
     if (r->n_tokens)
         snprintf(cells[7], CELL, "%.2f ± %.2f", report->rate.mean, report->rate.deviation);
     if (r->limited) {
         snprintf(cells[8], CELL, "%.2f", 1e-6 * report->limit);
         snprintf(cells[9], CELL, "%.1f %%", 100 * report->share);
     }
+    if (isfinite(r->joules)) {
+        snprintf(cells[10], CELL, "%.2f", energy_of(r));
+        if (r->n_tokens)
+            snprintf(cells[11], CELL, "%.2f", tokens_per_joule(r));
+    }
     print_row(bench, texts, out);
+}
+
+/* ", 2400 MHz, 45 degrees C", as far as it is known. */
+static void sensors_text(struct sensors s, char text[64])
+{
+    int n = 0;
+    text[0] = 0;
+    if (isfinite(s.mhz))
+        n = snprintf(text, 64, ", %.0f MHz", s.mhz);
+    if (isfinite(s.celsius))
+        snprintf(text + n, (size_t)(64 - n), ", %.0f degrees C", s.celsius);
+}
+
+static void print_cores(const char *what, const int *cores, size_t n, FILE *out)
+{
+    fprintf(out, "%s", what);
+    for (size_t i = 0; i < n; i++)
+        fprintf(out, " %d", cores[i]);
+}
+
+/* The sensors at the end, where there are any. */
+static void print_sensors(const struct bench *bench, FILE *out)
+{
+    char now[64], lowest[64];
+    sensors_text(sensors_read(&bench->machine), now);
+    sensors_text(bench->lowest, lowest);
+    if (*now && *lowest)
+        fprintf(out, "\nat the end: %s; lowest: %s\n", now + 2, lowest + 2);
 }
 
 static void print_machine(const struct bench *bench, FILE *out)
 {
     const struct machine *m = &bench->machine;
-    struct sensors now;
-    char speed[32] = "", heat[32] = "", threads[128] = "as many as suit";
-    sensors_read(m, &now);
-    if (isfinite(now.mhz))
-        snprintf(speed, sizeof speed, ", %.0f MHz", now.mhz);
-    if (isfinite(now.celsius))
-        snprintf(heat, sizeof heat, ", %.0f degrees C", now.celsius);
+    const int *asked;
+    const char *why;
+    char sensors[64], threads[128] = "as many as suit";
+    const size_t n_asked = asked_cores(&asked, &why);
+    sensors_text(sensors_read(m), sensors);
     for (size_t i = 0, at = 0; i < bench->n_threads.n && bench->n_threads.items[i] && at < 100; i++)
         at += (size_t)snprintf(threads + at, sizeof threads - at, "%s%zu", i ? ", " : "",
                                bench->n_threads.items[i]);
+    fprintf(out, "machine: %s%s%s%s\n", *m->cpu ? m->cpu : "?", *m->governor ? ", governor " : "",
+            m->governor, sensors);
+    print_cores("cores:   asked for", asked, n_asked, out);
+    fprintf(out, " (%s)", why);
+    print_cores("; granted", m->cores, m->n_cores, out);
     fprintf(out,
-            "machine: %s, %zu cores granted%s%s%s%s\n"
-            "isa:     %s, threads: %s\n"
+            "\nisa:     %s, threads: %s\n"
             "model:   %s, %s, %.2f billion parameters, cache %s\n"
             "picture: %s\n"
             "ms and t/s: mean ± standard deviation%s\n\n",
-            *m->cpu ? m->cpu : "?", m->n_cores, *m->governor ? ", governor " : "", m->governor,
-            speed, heat, bench->info.isa, threads, bench->info.path, bench->work.weight_type,
+            bench->info.isa, threads, bench->info.path, bench->work.weight_type,
             1e-9 * (double)bench->work.n_parameters, bench->work.kv_type,
             bench->values->images.n    ? bench->picture.name
             : bench->info.image_tokens ? "1344 x 1008 of noise (no -i)"
@@ -383,5 +454,13 @@ mvlm_status print_result(struct bench *bench, const struct result *result, mvlm_
 
 mvlm_status print_end(const struct bench *bench, mvlm_error *error)
 {
-    return bench->values->bench_output == BENCH_JSON ? put_out("\n]\n", 3, error) : MVLM_OK;
+    struct text text;
+    mvlm_status status = text_open(&text, error);
+    if (status != MVLM_OK)
+        return status;
+    if (bench->values->bench_output == BENCH_JSON)
+        fputs("\n]\n", text.stream);
+    if (bench->values->bench_output == BENCH_MD)
+        print_sensors(bench, text.stream);
+    return text_write(&text, error);
 }

@@ -330,15 +330,15 @@ void test_reset(const struct bench *bench, struct test *test)
 {
     const time_t now = time(NULL);
     struct tm utc;
-    struct sensors sensors;
-    sensors_read(&bench->machine, &sensors);
+    const struct sensors sensors = sensors_read(&bench->machine);
     gmtime_r(&now, &utc);
     for (size_t i = 0; i < test->n_results; i++) {
         struct result *r = &test->results[i];
         r->n = 0;
         r->n_threads = bench->threads;
-        r->before = sensors;
-        r->meter = (struct meter){.joules = 0};
+        r->before = r->lowest = sensors;
+        r->joules = 0;
+        r->paused_s = 0;
         strftime(r->time, sizeof r->time, "%Y-%m-%dT%H:%M:%SZ", &utc);
     }
 }
@@ -360,19 +360,29 @@ static mvlm_status add_sample(struct result *r, double ns, double limit_ns, mvlm
     return MVLM_OK;
 }
 
+static struct sensors lower(struct sensors a, struct sensors b)
+{
+    return (struct sensors){fmin(a.mhz, b.mhz), fmin(a.celsius, b.celsius)};
+}
+
 mvlm_status test_repeat(struct bench *bench, struct test *test, mvlm_error *error)
 {
     double ns[MAX_RESULTS];
     struct rates rates;
-    struct meter meter = test->results[0].meter;
+    struct meter meter = {.joules = test->results[0].joules};
+    const double paused_s = wait_until_cool(bench->values, &bench->machine);
     mvlm_status status = measure_rates(bench, limits_of(bench, test), &rates, error);
-    meter_start(&meter);
+    meter_start(&meter, bench->machine.root);
     if (status == MVLM_OK)
         status = test->run(bench, test, ns, error);
     meter_stop(&meter);
+    const struct sensors now = sensors_read(&bench->machine);
+    bench->lowest = lower(bench->lowest, now);
     for (size_t i = 0; i < test->n_results && status == MVLM_OK; i++) {
         struct result *r = &test->results[i];
-        r->meter = meter;
+        r->joules = test->n_results == 1 ? meter.joules : NAN; /* of several together: of none */
+        r->paused_s += paused_s;
+        r->lowest = lower(r->lowest, now);
         status = add_sample(
             r, ns[i], r->limited_by_reading ? reading_ns(r, &rates) : macs_ns(bench, r, &rates),
             error);
@@ -382,9 +392,8 @@ mvlm_status test_repeat(struct bench *bench, struct test *test, mvlm_error *erro
 
 mvlm_status test_print(struct bench *bench, struct test *test, double elapsed_s, mvlm_error *error)
 {
-    struct sensors sensors;
+    const struct sensors sensors = sensors_read(&bench->machine);
     mvlm_status status = MVLM_OK;
-    sensors_read(&bench->machine, &sensors);
     for (size_t i = 0; i < test->n_results && status == MVLM_OK; i++) {
         test->results[i].after = sensors;
         test->results[i].peak_rss = peak_memory();

@@ -118,6 +118,7 @@ static mvlm_status stream(struct chat *chat, const mvlm_question *question, mvlm
     mvlm_status status = mvlm_begin(chat->session, question, error);
     progress_clear(&chat->bar);
     while (status == MVLM_OK && piece.finish == MVLM_UNFINISHED) {
+        pace(chat->values);
         status = mvlm_next(chat->session, &piece, error);
         if (status == MVLM_OK)
             status = put_out(piece.text, piece.n_bytes, error);

@@ -5,8 +5,10 @@
 #include <jansson.h>
 #include <signal.h>
 
+#include "core_choice.h"
 #include "mobilevlm.h"
 #include "options.h"
+#include "process.h"
 #include "terminal.h"
 
 struct values {
@@ -16,7 +18,7 @@ struct values {
     bool raw, json, verbose, quiet, help, version;
     int64_t max_tokens, top_k, seed, context, threads, max_pixels, window, windows;
     double temperature, top_p, min_p, repeat_penalty;
-    const char *choices, *cache;
+    const char *choices, *cache, *cores, *core_mask, *core_range;
     uint64_t max_rss, cache_bytes;
     int kv_type, until;
     bool bos, jsonl, decode;
@@ -26,6 +28,7 @@ struct values {
     int bench_output;
     bool limits;
     const char *sustain;
+    double max_celsius; /* 0: as hot as it gets */
     /* batch */
     const struct text_list *words; /* what is no option */
     const char *jsonl_in, *sidecar, *sidecar_dir, *shard, *merge, *list;
@@ -73,8 +76,25 @@ mvlm_status put_out(const void *bytes, size_t n_bytes, mvlm_error *error);
 mvlm_status put_json(json_t *value, mvlm_error *error);
 
 /* The cores that this process may use, lowest first; returns how many there are. */
-enum { MOST_CORES = 1024 };
 size_t granted_cores(int cores[MOST_CORES]);
+
+/* With --max-temp waits until the machine is no hotter or a signal comes, but no more than a minute; returns the seconds. */
+struct machine;
+double wait_until_cool(const struct values *values, const struct machine *machine);
+
+/* The same of this machine, between tokens. */
+void pace(const struct values *values);
+
+/* Moves the process to the cores that --cores, -C or -Cr name, or else to the big ones, unless they are fewer than
+ * `n_threads` (0: as many as suit). A system that refuses is no error: what it grants is what granted_cores says.
+ * To be called before a session starts its threads. MVLM_USAGE as choose_cores. */
+mvlm_status take_cores(const struct values *values, size_t n_threads, mvlm_error *error);
+
+/* -t, or as many threads as suit the cores that take_cores asked for. */
+int threads_wanted(const struct values *values);
+
+/* What it asked for, and what they are: "big, by cpu_capacity". */
+size_t asked_cores(const int **cores, const char **why);
 
 /* Their numbers as an array. */
 json_t *cores_json(const int *cores, size_t n_cores);
@@ -90,9 +110,6 @@ struct buffer {
 };
 /* False without memory; the text is then what it was. */
 bool buffer_add(struct buffer *text, const char *bytes, size_t n);
-
-/* Seconds from a fixed point in the past. */
-double monotonic_seconds(void);
 
 /* SIGINT and SIGTERM stop the session; stopped_by tells which it was. */
 extern volatile sig_atomic_t stopped_by;

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <sys/stat.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -127,7 +126,7 @@ mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_err
 
 void session_options_of(const struct values *values, mvlm_session_options *options)
 {
-    *options = (mvlm_session_options){.n_threads = (int)values->threads,
+    *options = (mvlm_session_options){.n_threads = threads_wanted(values),
                                       .n_ctx = (size_t)values->context,
                                       .kv_type = (mvlm_kv_type)values->kv_type,
                                       .max_rss = values->max_rss,
@@ -151,11 +150,4 @@ bool buffer_add(struct buffer *text, const char *bytes, size_t n)
     text->n += n;
     text->bytes[text->n] = 0;
     return true;
-}
-
-double monotonic_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }

@@ -16,6 +16,7 @@ static mvlm_status answer(struct ask *ask, struct trace *trace, mvlm_finish *fin
     mvlm_piece piece = {.finish = MVLM_UNFINISHED};
     mvlm_status status = MVLM_OK;
     while (status == MVLM_OK && piece.finish == MVLM_UNFINISHED) {
+        pace(ask->values);
         status = mvlm_next(ask->session, &piece, error);
         if (status == MVLM_OK && trace && piece.id >= 0 && piece.finish != MVLM_STOP)
             status = trace_id(trace, piece.id, error);
@@ -160,13 +161,22 @@ static const struct option options[] = {
      ASK | INFO | PERPLEXITY | BENCH,
      "type of the key/value cache (default auto: f32 for f32 files, else q8)"},
     {"-t --threads", OPTION_INTEGER, V(threads), "N", 1, 256, NULL, ASK | INFO | PERPLEXITY,
-     "default: one a core that the process may use"},
+     "default: one a big core that the process may use"},
+    {"--cores", OPTION_TEXT, V(cores), "big|all|LIST", 0, 0, NULL, ASK | INFO | PERPLEXITY | BENCH,
+     "where threads run (default: the big cores, or all for more threads than those); a list: "
+     "0,2-4"},
+    {"-C --cpu-mask", OPTION_TEXT, V(core_mask), "MASK", 0, 0, NULL,
+     ASK | INFO | PERPLEXITY | BENCH,
+     "cores as a mask in hexadecimal, 0xf0 for 4 to 7; adds to -Cr"},
+    {"-Cr --cpu-range", OPTION_TEXT, V(core_range), "LO-HI", 0, 0, NULL,
+     ASK | INFO | PERPLEXITY | BENCH, "cores as a range, 4- and -7 with an open end; adds to -C"},
     {"--max-rss", OPTION_BYTES, V(max_rss), "BYTES", 1, 1e18, NULL, ASK | PERPLEXITY | BENCH,
      "refuse before allocating what needs more; K, M and G are understood"},
     {"--max-pixels", OPTION_INTEGER, V(max_pixels), "N", 1, 1e12, NULL, ASK | BENCH,
      "refuse larger pictures before decoding (default 100000000)"},
     {"--isa", OPTION_TEXT, V(isa), "NAME", 0, 0, NULL, ALL,
-     "highest instruction set to use: c, avx2, avxvnni, avx512vnni (default: the best there is)"},
+     "highest instruction set to use: c; avx2, avxvnni, avx512vnni; neon, dotprod, i8mm "
+     "(default: the best there is)"},
     {"-o --output", OPTION_TEXT, V(output), "FOLDER", 0, 0, NULL, TRACE, "where the arrays go"},
     {"--until", OPTION_NAME, V(until), "STAGE", 0, 0, stage_names, TRACE,
      "stop early: pixels, vision, projector or logits"},
@@ -186,7 +196,7 @@ static const struct option options[] = {
     {"-d --n-depth", OPTION_LIST, V(n_depth), "LIST", 0, 0, NULL, BENCH,
      "positions read before (default: 0 for prompts, 0,512 for answers)"},
     {"-t --threads", OPTION_LIST, V(n_threads), "LIST", 0, 0, NULL, BENCH,
-     "default: one a core that the process may use"},
+     "default: one a big core that the process may use"},
     {"-r --repetitions", OPTION_INTEGER, V(repetitions), "N", 1, 10000, NULL, BENCH,
      "of each test, after one that does not count (default 5)"},
     {"-o --output", OPTION_NAME, V(bench_output), "md|json|jsonl|csv", 0, 0, bench_names, BENCH,
@@ -195,6 +205,10 @@ static const struct option options[] = {
      "measure between repetitions what this machine can do at best, and print the share of it"},
     {"--sustain", OPTION_TEXT, V(sustain), "TIME", 0, 0, NULL, BENCH,
      "go on for 30s, 10m or 1h, with a record of each test every 10 seconds"},
+    {"--max-temp", OPTION_REAL, V(max_celsius), "C", 1, 150, NULL, ASK,
+     "pause between tokens while the machine is hotter, in degrees Celsius"},
+    {"--max-temp", OPTION_REAL, V(max_celsius), "C", 1, 150, NULL, BENCH,
+     "wait before a repetition until the machine is no hotter, in degrees Celsius"},
     {"-o --output", OPTION_TEXT, V(output), "FILE", 0, 0, NULL, BATCH,
      "records are appended to it (default: standard output)"},
     {"--jsonl-in", OPTION_TEXT, V(jsonl_in), "FILE", 0, 0, NULL, BATCH,
@@ -328,7 +342,9 @@ static mvlm_status run_command(int argc, char **argv, const struct command *comm
     if (words->n && command->bit != BATCH)
         return cli_fail(error, MVLM_USAGE, "unexpected word \"%.60s\"; see mobilevlm --help",
                         words->items[0]);
-    return runners[command - commands](values, error);
+    if (command->bit & (ASK | PERPLEXITY | INFO))
+        status = take_cores(values, (size_t)values->threads, error);
+    return status == MVLM_OK ? runners[command - commands](values, error) : status;
 }
 
 /* Standard output is flushed here, so that a full disk does not go unnoticed. */

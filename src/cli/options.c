@@ -39,6 +39,11 @@ bool text_list_add(struct text_list *list, const char *text)
     return true;
 }
 
+bool is_variable(const char *value, const char *name)
+{
+    return value && value == getenv(name);
+}
+
 /* ---- Names ------------------------------------------------------------------------------ */
 
 /* Is `word` (n bytes) one of the option's spellings? */

@@ -76,6 +76,9 @@ void variable_name(const struct program *program, const struct option *option, c
 void print_help(const struct program *program, FILE *out);
 void print_command_help(const struct program *program, const struct command *command, FILE *out);
 
+/* Does the value come from the environment? Then an option that says something else wins. */
+bool is_variable(const char *value, const char *name);
+
 /* Appends to the list; false when there is no memory. */
 bool text_list_add(struct text_list *list, const char *text);
 

@@ -1,7 +1,6 @@
 #include "record.h"
 
 #include <string.h>
-#include <sys/resource.h>
 #define XXH_STATIC_LINKING_ONLY /* the streaming state on the stack */
 #include <xxhash.h>
 
@@ -37,12 +36,6 @@ void options_digest(const struct values *v, const struct asked *asked, char text
     hash_text(XXH3_128bits_digest(&state), text);
 }
 
-uint64_t peak_rss(void)
-{
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
-}
-
 static json_t *timings(double load_ms, const mvlm_counters *c)
 {
     return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "load", load_ms, "jpeg",
@@ -76,5 +69,5 @@ json_t *answer_record(const mvlm_model *model, const mvlm_session *session, size
                      "timings_ms", timings(load_ms, &c), "model_digest", info.digest,
                      "options_digest", digest, "seed", (json_int_t)asked->seed, "isa", info.isa,
                      "threads", c.n_threads, "cores", cores_json(cores, n_cores), "peak_rss_bytes",
-                     (json_int_t)peak_rss(), "planned_bytes", (json_int_t)c.memory.total);
+                     (json_int_t)peak_memory(), "planned_bytes", (json_int_t)c.memory.total);
 }

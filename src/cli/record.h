@@ -23,7 +23,4 @@ json_t *answer_record(const mvlm_model *model, const mvlm_session *session, size
                       const struct values *values, const struct asked *asked, double load_ms,
                       mvlm_finish finish, const char *text, size_t n_text);
 
-/* The most memory that this process had at once, in bytes. */
-uint64_t peak_rss(void);
-
 #endif

@@ -1,4 +1,4 @@
-/* fork, exec -> bytes to standard input, bytes from output and error, all at once by poll -> exit
+/* spawn -> bytes to standard input, bytes from output and error, all at once by poll -> exit
  * code. */
 #include "program.h"
 
@@ -8,11 +8,13 @@
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -53,19 +55,55 @@ struct child {
     int in, out, err; /* our ends; -1: closed */
 };
 
-/* Never returns. What keeps the program from starting goes to `problem` as an errno. */
-static void be_child(const char *const *argv, const char *const *environment, const int ends[3],
-                     int problem)
+char **environment_with(const char *const *changes)
 {
-    setpgid(0, 0); /* so that the time limit ends a shell's children too */
-    signal(SIGPIPE, SIG_DFL);
+    size_t n = 0, n_changes = 0;
+    while (environ[n])
+        n++;
+    while (changes && changes[n_changes])
+        n_changes++;
+    char **all = calloc(n + n_changes + 1, sizeof *all);
+    assert_non_null(all);
+    n = 0;
+    for (size_t i = 0; i < n_changes; i++)
+        all[n++] = (char *)(uintptr_t)changes[i];
+    for (char **old = environ; *old; old++) {
+        const size_t name = strcspn(*old, "=") + 1;
+        bool changed = false;
+        for (size_t i = 0; i < n_changes; i++)
+            changed = changed || strncmp(changes[i], *old, name) == 0;
+        if (!changed)
+            all[n++] = *old;
+    }
+    return all;
+}
+
+/* Not by fork: libomp 14 waits in its handler, sometimes for ever, when a process that has computed forks. In a group of its own,
+ * so that the time limit ends a shell's children too. */
+static pid_t spawn(const char *const *argv, const char *const *environment, const int ends[3])
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t defaults;
+    pid_t pid;
+    char **all = environment_with(environment);
+    posix_spawn_file_actions_init(&actions);
     for (int i = 0; i < 3; i++)
-        dup2(ends[i], i);
-    for (; environment && *environment; environment++)
-        putenv((char *)(uintptr_t)*environment);
-    execvp(argv[0], (char *const *)(uintptr_t)argv);
-    const int code = errno;
-    _exit(write(problem, &code, sizeof code) == sizeof code ? 127 : 126);
+        posix_spawn_file_actions_adddup2(&actions, ends[i], i);
+    posix_spawnattr_init(&attributes);
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    posix_spawnattr_setsigdefault(&attributes, &defaults);
+    posix_spawnattr_setpgroup(&attributes, 0);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    const int code =
+        posix_spawnp(&pid, argv[0], &actions, &attributes, (char *const *)(uintptr_t)argv, all);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    free(all);
+    if (code)
+        fail_msg("%s cannot be started: %s", argv[0], strerror(code));
+    return pid;
 }
 
 /* pipe[0] is read from, pipe[1] written to; neither is inherited, and neither is 0, 1 or 2, which
@@ -84,29 +122,19 @@ static void make_pipe(int ends[2])
 static void start(struct child *child, const char *const *argv, bool with_input,
                   const char *const *environment)
 {
-    int in[2], out[2], err[2], problem[2], code;
+    int in[2], out[2], err[2];
     make_pipe(in);
     make_pipe(out);
     make_pipe(err);
-    make_pipe(problem);
     if (!with_input) {
         close(in[0]);
         in[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
     }
     fflush(NULL);
-    child->pid = fork();
-    assert_true(child->pid >= 0);
-    if (child->pid == 0)
-        be_child(argv, environment, (const int[]){in[0], out[1], err[1]}, problem[1]);
-    setpgid(child->pid, child->pid);
-    const int theirs[] = {in[0], out[1], err[1], problem[1]};
+    child->pid = spawn(argv, environment, (const int[]){in[0], out[1], err[1]});
+    const int theirs[] = {in[0], out[1], err[1]};
     for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++)
         close(theirs[i]);
-    const ssize_t n =
-        read(problem[0], &code, sizeof code); /* nothing comes once exec has closed the other end */
-    close(problem[0]);
-    if (n > 0)
-        fail_msg("%s cannot be started: %s", argv[0], strerror(code));
     *child = (struct child){child->pid, in[1], out[0], err[0]};
     fcntl(child->in, F_SETFL, O_NONBLOCK);
 }
@@ -234,4 +262,21 @@ int close_test_folder(void **state)
     remove_folder(test_folder);
     free(test_folder);
     return 0;
+}
+
+void make_files(const char *folder, const char *const *files)
+{
+    for (; *files; files += 2) {
+        char path[512];
+        snprintf(path, sizeof path, "%s%s", folder, files[0]);
+        for (char *at = path + strlen(folder); (at = strchr(at, '/')); at++) {
+            *at = 0;
+            mkdir(path, 0755);
+            *at = '/';
+        }
+        FILE *stream = fopen(path, "w");
+        assert_non_null(stream);
+        fprintf(stream, "%s\n", files[1]);
+        assert_int_equal(fclose(stream), 0);
+    }
 }

@@ -17,6 +17,9 @@ void program_run(struct program_result *result, const char *const *argv, const v
                  size_t n_input, const char *const *environment);
 void program_free(struct program_result *result);
 
+/* Our environment with these "NAME=value" texts (NULL: none; ended by NULL) in place of those of the same names; free() it. */
+char **environment_with(const char *const *changes);
+
 /* A fresh folder below the system's temporary folder, and its removal with all it holds. */
 char *temporary_folder(void);
 void remove_folder(const char *path);
@@ -25,5 +28,8 @@ void remove_folder(const char *path);
 extern char *test_folder;
 int open_test_folder(void **state);
 int close_test_folder(void **state);
+
+/* Below a folder, paths that begin with / and their text, by turns, ended by NULL; folders are made on the way. */
+void make_files(const char *folder, const char *const *files);
 
 #endif
