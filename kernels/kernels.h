@@ -62,7 +62,8 @@ struct finish {
     const float *w_scale; /* [32] */
     const float *bias;    /* [32] or NULL */
     enum activation activation;
-    enum precision precision;         /* of y, multiply and residual; finite values that no half can hold become its largest */
+    enum precision
+        precision; /* of y, multiply and residual; finite values that no half can hold become its largest */
     const void *multiply, *residual; /* of y's stride, or NULL; may be y itself */
 };
 
@@ -87,9 +88,10 @@ static inline uint8_t resample_pixel(int32_t sum)
     return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
 }
 
-/* KERNEL_LIST(X) calls X(return type, name, parameters) for each kernel. */
+/* Each calls X(return type, name, parameters) for its kernels: KERNEL_LIST_INT for those whose instructions are a rung's own,
+ * KERNEL_LIST_COMMON for the others, which rungs of one vector width may share; KERNEL_LIST for all. */
 /* clang-format off */
-#define KERNEL_LIST(X) \
+#define KERNEL_LIST_COMMON(X) \
     /* y[r][c] = (accumulate ? y[r][c] : 0) + sum over k of x[r][k] tile[k][c], in k order, for */ \
     /* r < n_rows and c < 32. tile is [n_k][32]; strides are in floats. */ \
     X(void, gemm_f32, (float *y, size_t y_stride, const float *x, size_t x_stride, \
@@ -99,18 +101,6 @@ static inline uint8_t resample_pixel(int32_t sum)
     /* x[n_rows][n] -> eight bits: scale = largest magnitude / 127, values rounded to nearest even. */ \
     X(void, quantize_rows, (const struct q8_rows *out, const void *x, enum precision precision, \
                             size_t x_stride, size_t n_rows, size_t n)) \
-    /* y[r][c] = sum over k of x[r][k] tile[k][c], exact, for n_rows rows and 32 columns. n_k is a */ \
-    /* multiple of 32; `lines` as formats.h says. n_next bytes from `next` on, which will be read */ \
-    /* soon, are fetched into the cache on the way. */ \
-    X(void, gemm_q8, (int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows, \
-                      const uint8_t *lines, size_t n_k, const uint8_t *next, size_t n_next)) \
-    /* The same for a q4 tile, its multipliers included. `panel` is what prepare_q4 made of it, or */ \
-    /* NULL: that pays for few rows. */ \
-    X(void, gemm_q4, (int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows, \
-                      const void *tile, const uint8_t *panel, size_t n_k, const uint8_t *next, \
-                      size_t n_next)) \
-    /* A q4 tile in the form that the rung's gemm_q4 likes best: q4_panel_bytes(n_k). */ \
-    X(void, prepare_q4, (uint8_t *panel, const void *tile, size_t n_k)) \
     /* y[n_rows][n_cols] = finished sums[n_rows][32]; n_cols is at most 32. */ \
     X(void, finish, (void *y, size_t y_stride, const void *sums, size_t n_rows, size_t n_cols, \
                      const struct finish *how)) \
@@ -153,23 +143,45 @@ static inline uint8_t resample_pixel(int32_t sum)
     /* Depthwise 3 x 3 convolution with zero padding 1: in [side][side][n] -> line `y` of the */ \
     /* output, out_side pixels of n channels; taps [9][n] (3 x 3 row-major), bias [n] or NULL. */ \
     X(void, depthwise_3x3, (float *out, const float *in, const float *taps, const float *bias, \
-                            size_t side, size_t out_side, size_t stride, size_t y, size_t n)) \
+                            size_t side, size_t out_side, size_t stride, size_t y, size_t n))
+
+#define KERNEL_LIST_INT(X) \
+    /* y[r][c] = sum over k of x[r][k] tile[k][c], exact, for n_rows rows and 32 columns. n_k is a */ \
+    /* multiple of 32; `lines` as formats.h says. n_next bytes from `next` on, which will be read */ \
+    /* soon, are fetched into the cache on the way. */ \
+    X(void, gemm_q8, (int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows, \
+                      const uint8_t *lines, size_t n_k, const uint8_t *next, size_t n_next)) \
+    /* The same for a q4 tile, its multipliers included. `panel` is what prepare_q4 made of it, or */ \
+    /* NULL: that pays for few rows. */ \
+    X(void, gemm_q4, (int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows, \
+                      const void *tile, const uint8_t *panel, size_t n_k, const uint8_t *next, \
+                      size_t n_next)) \
+    /* A q4 tile in the form that the rung's gemm_q4 likes best: q4_panel_bytes(n_k). */ \
+    X(void, prepare_q4, (uint8_t *panel, const void *tile, size_t n_k)) \
     /* Measures the rung, computes nothing: runs its multiply-accumulate instructions at their best, */ \
     /* from registers (c: from the first-level cache), and returns how many products were summed, */ \
     /* in proportion to loops. No other kernel of the rung can be faster. */ \
     X(double, peak, (enum peak_kind kind, size_t loops))
+
+#define KERNEL_LIST(X) \
+    KERNEL_LIST_COMMON(X) \
+    KERNEL_LIST_INT(X)
 /* clang-format on */
 
 #define KERNEL_MEMBER(type, name, parameters) type(*name) parameters;
 struct kernels {
     const char *isa;
+    size_t int_rows; /* that gemm_q8 and gemm_q4 compute best at once */
     KERNEL_LIST(KERNEL_MEMBER)
 };
 #undef KERNEL_MEMBER
 
-/* The best rung that this CPU has and that is not above `isa` (NULL: no limit).
+/* The best rung that this CPU has and that is not above `isa` (NULL: no limit); where that is not known beforehand, it is tried.
  * NULL when the name is unknown (*known false) or when the CPU lacks that rung (*known true). */
 const struct kernels *kernels_choose(const char *isa, bool *known);
+
+/* The one of two rungs that multiplies eight-bit rows faster on the core that this runs on; takes a millisecond at most. */
+const struct kernels *kernels_faster(const struct kernels *a, const struct kernels *b);
 
 /* Names of all rungs of this build, lowest first; `has` tells whether the CPU has it. NULL at the
  * end. */

@@ -6,10 +6,7 @@ enum {
     TILE = FORMAT_TILE,
     FLOAT_ROWS = 192, /* rows at a time of float matrices: as many share a panel's unpacking */
     FLOAT_K = 256,    /* inputs at a time: a panel of 32 KiB, for the first-level cache */
-    /* Rows at a time of quantized matrices: as many as the widest kernel computes at once. Few, so that finishing and
-     * storing one block overlaps with computing the next: with 192 an encode took a quarter longer. */
-    INT_ROWS = 12,
-    FEW_ROWS = 3, /* so few that preparing a q4 tile does not pay */
+    FEW_ROWS = 3,     /* so few that preparing a q4 tile does not pay */
     /* tiles of quantized matrices at a time, with the rows beside them in a second cache of 1 to 2 MB */
     GROUP = 4,
     GROUP_BYTES = 512 << 10,
@@ -221,7 +218,8 @@ static void run_int_tiles(const struct job *job, const struct product *product, 
     const size_t n_rows = job->input->n_rows, bytes = tile_bytes(w->type, w->n_cols);
     const size_t left = tiles_of(w->n_rows) - first - n_tiles,
                  n_after = left < n_tiles ? left : n_tiles;
-    const size_t n_blocks = (n_rows + INT_ROWS - 1) / INT_ROWS;
+    const size_t block = job->compute->kernels->int_rows, /* at most FLOAT_ROWS */
+        n_blocks = (n_rows + block - 1) / block;
     const size_t fetch = n_rows <= FEW_ROWS ? 0 : n_after * bytes / (n_blocks * n_tiles);
     const uint8_t *next = tile_at(w, first + n_tiles);
     struct int_tile tiles[GROUP];
@@ -235,10 +233,9 @@ static void run_int_tiles(const struct job *job, const struct product *product, 
             tiles[i].panel = panel;
         }
     }
-    for (size_t row = 0; row < n_rows; row += INT_ROWS)
+    for (size_t row = 0; row < n_rows; row += block)
         for (size_t i = 0; i < n_tiles; i++, next += fetch)
-            run_int_block(job, product, &tiles[i], row,
-                          n_rows - row < INT_ROWS ? n_rows - row : INT_ROWS,
+            run_int_block(job, product, &tiles[i], row, n_rows - row < block ? n_rows - row : block,
                           (int32_t *)(void *)scratch, next, fetch);
 }
 

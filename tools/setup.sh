@@ -1,10 +1,13 @@
 #!/bin/sh
 # Installs the Debian packages that the project is built with, if any is missing. Sourced or run by demo.sh and test.sh.
-#   tools/setup.sh [tests]     with "tests" also what only the tests need
+#   tools/setup.sh [tests] [arm64]     also what only the tests need; what the preset arm64 needs, and to run what it builds
+# (arm64 only on Debian, whose mirrors have both architectures)
 set -eu
 
 build_packages="gcc libc6-dev make cmake pkg-config libgomp1 libstb-dev libjansson-dev libxxhash-dev zlib1g-dev libedit-dev"
 test_packages="libcmocka-dev libsimde-dev"
+arm64_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static libjansson-dev:arm64 libxxhash-dev:arm64 zlib1g-dev:arm64
+libgomp1:arm64 libcmocka-dev:arm64"
 
 missing() {
     for package in "$@"; do
@@ -13,7 +16,12 @@ missing() {
 }
 
 wanted=$build_packages
-[ "${1:-}" = tests ] && wanted="$wanted $test_packages"
+for what; do
+    case $what in
+    tests) wanted="$wanted $test_packages" ;;
+    arm64) wanted="$wanted $arm64_packages" ;;
+    esac
+done
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     echo "setup: this is no Debian; needed are a C11 compiler with OpenMP, CMake 3.22, pkg-config, stb, jansson, xxhash," \
          "zlib and, for the tests, cmocka. Going on with what there is." >&2
@@ -28,5 +36,14 @@ if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || { echo "setup: not root and no sudo: install $lacking" >&2; exit 1; }
     root=sudo
 fi
+added=
+case $lacking in *:arm64*)
+    dpkg --print-foreign-architectures | grep -q '^arm64$' || { $root dpkg --add-architecture arm64 && added=yes; } ;;
+esac
 # shellcheck disable=SC2086
-{ $root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends $lacking; } >&2
+{ $root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends $lacking; } >&2 || {
+    # Ubuntu has arm64 on another server: without it apt would fail from now on
+    [ -z "$added" ] || $root dpkg --remove-architecture arm64
+    echo "setup: these could not be installed: $lacking" >&2
+    exit 1
+}

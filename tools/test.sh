@@ -1,6 +1,7 @@
 #!/bin/sh
 # The second command: installs what is missing, builds, and passes all tests: the release build, then the same under
-# AddressSanitizer and UndefinedBehaviorSanitizer, then, where clang is installed, built by clang without warnings.
+# AddressSanitizer and UndefinedBehaviorSanitizer, then, where clang is installed, built by clang without warnings, then, where
+# "tools/setup.sh arm64" has been run, built for arm64 and emulated.
 set -eu
 cd "$(dirname "$0")/.."
 sh tools/setup.sh tests
@@ -28,4 +29,13 @@ if command -v clang >/dev/null && echo '#include <omp.h>' | clang -fopenmp -x c 
     ctest --test-dir build-clang --output-on-failure -j "$(nproc)"
 else
     echo "== clang with OpenMP is not installed: its build is left out"
+fi
+
+if command -v qemu-aarch64-static >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null; then
+    echo "== arm64, emulated"
+    { cmake --preset arm64 && cmake --build build-arm64 -j "$(nproc)"; } >build-arm64.log 2>&1 || { cat build-arm64.log; exit 1; }
+    mv build-arm64.log build-arm64/build.log
+    sh tests/arm64_test.sh build build-arm64
+else
+    echo "== arm64 is left out: tools/setup.sh arm64 installs what it needs"
 fi

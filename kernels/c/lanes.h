@@ -151,6 +151,21 @@ static inline floats f_of_ints(ints a)
     LANE_OP(floats, r, (float)a.v[l]);
 }
 
+/* The nearest integers, ties to even, of |a| below 2^22: adding 1.5 x 2^23 leaves them in the low bits. */
+static inline ints f_nearest(floats a)
+{
+    const float shifter = 12582912.0f;
+    int32_t zero;
+    memcpy(&zero, &shifter, sizeof zero);
+    ints r;
+    for (int l = 0; l < LANES; l++) {
+        a.v[l] += shifter;
+        memcpy(&r.v[l], &a.v[l], sizeof zero);
+        r.v[l] -= zero;
+    }
+    return r;
+}
+
 /* ---- Integers, and floats as their bits ---------------------------------------------------- */
 static inline ints i_set(int32_t x)
 {

@@ -38,58 +38,91 @@
 /* 1.5 x 2^23: adding it rounds to an integer, ties to even, which the low bits then hold. */
 #define SHIFTER f_set(12582912.0f)
 
-static inline ints f_nearest(floats x)
+/* The same with an exponent's bias on it: after adding it to n, the low bits shifted left by 23 are 2^n. */
+#define POWER_SHIFTER f_set(12582912.0f + 127.0f)
+
+/* What lanes may do in fewer instructions where they have them. */
+#ifndef LANES_HAVE_SHORTCUTS
+/* x held at a limit; NaN stays NaN. A limit that is NaN, and which of two zeros it is, are nothing to build on. */
+static inline floats f_at_least(floats limit, floats x)
 {
-    return i_sub(f_bits(f_add(x, SHIFTER)), f_bits(SHIFTER));
+    return f_max(limit, x);
 }
 
-/* e^x, relative error below 3e-7; arguments beyond -87 and 88 are held there, NaN stays NaN.
- * x = n ln 2 + r with |r| <= ln 2 / 2; Taylor's series of e^r to r^7 (next term: 5e-9); times 2^n
- * through the exponent. */
-static inline floats f_exp(floats x)
+static inline floats f_at_most(floats limit, floats x)
 {
-    x = f_min(f_set(88.0f), f_max(f_set(-87.0f), x));
-    const floats shifted = f_fma(x, f_set(1.44269504f), SHIFTER), n = f_sub(shifted, SHIFTER);
-    /* ln 2 in two parts; the first has 9 bits, so n times it is exact */
-    floats r = f_nfma(n, f_set(0.693359375f), x);
-    r = f_fma(n, f_set(2.12194440e-4f), r);
-    floats p = f_set(1.0f / 5040.0f);
-    p = f_fma(p, r, f_set(1.0f / 720.0f));
-    p = f_fma(p, r, f_set(1.0f / 120.0f));
-    p = f_fma(p, r, f_set(1.0f / 24.0f));
-    p = f_fma(p, r, f_set(1.0f / 6.0f));
-    p = f_fma(p, r, f_set(0.5f));
-    p = f_fma(p, r, f_set(1.0f));
-    p = f_fma(p, r, f_set(1.0f));
-    const ints exponent = i_add(i_sub(f_bits(shifted), f_bits(SHIFTER)), i_set(127));
-    return f_mul(p, i_float_bits(i_shift_left(exponent, 23)));
-}
-
-/* 2^x for x not above 126, relative error below 3e-6; what is below -125 is held there, NaN stays NaN. x = n + r with
- * |r| <= 1/2; 2^r by the polynomial of least relative error with p(0) = 1 (fitted; 2.9e-6); times 2^n through the
- * exponent. For weights of 14 bits. */
-static inline floats f_exp2(floats x)
-{
-    x = f_max(f_set(-125.0f), x);
-    const floats shifted = f_add(x, SHIFTER), r = f_sub(x, f_sub(shifted, SHIFTER));
-    floats p = f_set(0.00958282035f);
-    p = f_fma(p, r, f_set(0.0559063740f));
-    p = f_fma(p, r, f_set(0.240240991f));
-    p = f_fma(p, r, f_set(0.693124175f));
-    p = f_fma(p, r, f_set(1.0f));
-    /* SHIFTER's own bits leave at the top */
-    const ints power = i_add(i_shift_left(f_bits(shifted), 23), i_set(127 << 23));
-    return f_mul(p, i_float_bits(power));
-}
-
-static inline floats f_negative(floats x)
-{
-    return f_sub(f_set(0.0f), x);
+    return f_min(limit, x);
 }
 
 static inline floats f_abs(floats x)
 {
     return i_float_bits(i_and(f_bits(x), i_set(0x7fffffff)));
+}
+
+/* 2 - a b, rounded once */
+static inline floats f_two_less(floats a, floats b)
+{
+    return f_nfma(a, b, f_set(2.0f));
+}
+
+/* The low bytes, whose values are added to `sum`: its lanes count only together. */
+static inline void i_store_and_sum(int8_t *bytes, ints x, ints *sum)
+{
+    *sum = i_add(*sum, x);
+    i_store_bytes(bytes, x);
+}
+
+/* Of what the low 16 bits hold, below 2^14: bits 7 to 13 -> high, bits 0 to 6 -> low. */
+static inline void i_store_split(int8_t *high, int8_t *low, ints x, ints *high_sum, ints *low_sum)
+{
+    const ints mask = i_set(127), h = i_and(i_shift_right(x, 7), mask), l = i_and(x, mask);
+    i_store_and_sum(high, h, high_sum);
+    i_store_and_sum(low, l, low_sum);
+}
+#endif
+
+/* e^x of x not above 88, relative error below 3e-7; arguments beyond -87 are held there, NaN stays NaN.
+ * x = n ln 2 + r with |r| <= ln 2 / 2; e^r as 1 + r + the polynomial of least relative error (fitted;
+ * 3.1e-9), in pairs of terms; times 2^n through the exponent. */
+static inline floats f_exp_below_88(floats x)
+{
+    x = f_at_least(f_set(-87.0f), x);
+    const floats shifted = f_fma(x, f_set(1.44269504f), POWER_SHIFTER),
+                 n = f_sub(shifted, POWER_SHIFTER);
+    /* ln 2 in two parts; the first has 9 bits, so n times it is exact */
+    floats r = f_nfma(n, f_set(0.693359375f), x);
+    r = f_fma(n, f_set(2.12194440e-4f), r);
+    const floats square = f_mul(r, r);
+    floats p = f_fma(r, f_set(0.00836870982f), f_set(0.0416683874f));
+    p = f_fma(square, f_set(0.00138146133f), p);
+    p = f_fma(p, square, f_fma(r, f_set(0.166665207f), f_set(0.499999935f)));
+    p = f_fma(p, square, f_add(r, f_set(1.0f)));
+    return f_mul(p, i_float_bits(i_shift_left(f_bits(shifted), 23)));
+}
+
+/* e^x of any x; arguments above 88 are held there. */
+static inline floats f_exp(floats x)
+{
+    return f_exp_below_88(f_at_most(f_set(88.0f), x));
+}
+
+/* 2^x for x not above 126, relative error below 3e-6; what is below -125 is held there, NaN stays NaN. x = n + r with
+ * |r| <= 1/2; 2^r by the polynomial of least relative error with p(0) = 1 (fitted; 2.9e-6), in pairs of terms; times 2^n
+ * through the exponent. For weights of 14 bits. */
+static inline floats f_exp2(floats x)
+{
+    x = f_at_least(f_set(-125.0f), x);
+    const floats shifted = f_add(x, POWER_SHIFTER), r = f_sub(x, f_sub(shifted, POWER_SHIFTER)),
+                 square = f_mul(r, r);
+    floats p = f_fma(r, f_set(0.0559063740f), f_set(0.240240991f));
+    p = f_fma(square, f_set(0.00958282035f), p);
+    p = f_fma(p, square, f_fma(r, f_set(0.693124175f), f_set(1.0f)));
+    return f_mul(p, i_float_bits(i_shift_left(f_bits(shifted), 23)));
+}
+
+static inline floats f_negative(floats x)
+{
+    return f_sub(f_set(0.0f), x);
 }
 
 /* erf x, absolute error below 6e-7: Abramowitz and Stegun 7.1.26 (1.5e-7), and the rounding of its
@@ -112,17 +145,16 @@ static inline floats f_erf(floats x)
  * through the bits is right to 12 %; each of Newton's steps squares that. */
 static inline floats f_reciprocal(floats x)
 {
-    const floats two = f_set(2.0f);
     floats r = i_float_bits(i_sub(i_set(0x7ef311c3), f_bits(x)));
-    r = f_mul(r, f_nfma(x, r, two));
-    r = f_mul(r, f_nfma(x, r, two));
-    return f_mul(r, f_nfma(x, r, two));
+    r = f_mul(r, f_two_less(x, r));
+    r = f_mul(r, f_two_less(x, r));
+    return f_mul(r, f_two_less(x, r));
 }
 
 /* 1 + e^x, with x held below 80 so that its reciprocal is a normal number. */
 static inline floats f_one_plus_exp(floats x)
 {
-    return f_add(f_set(1.0f), f_exp(f_min(f_set(80.0f), x)));
+    return f_add(f_set(1.0f), f_exp_below_88(f_at_most(f_set(80.0f), x)));
 }
 
 /* x / (1 + e^-(factor x)) */

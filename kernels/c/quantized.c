@@ -8,7 +8,7 @@
 /* Magnitudes are compared as integers, so that NaN is the largest of all and the order does not matter. */
 static inline ints magnitudes(floats x)
 {
-    return i_and(f_bits(x), i_set(0x7fffffff));
+    return f_bits(f_abs(x));
 }
 
 static inline float largest_of(ints magnitudes)
@@ -41,14 +41,14 @@ ALWAYS_INLINE floats load(const void *x, enum precision precision, size_t at, si
 /* The largest half is finite: what is larger stays finite too, and NaN what it is. */
 ALWAYS_INLINE void store(void *y, enum precision precision, size_t at, floats v, size_t n)
 {
-    const floats most = f_set(65504.0f);
+    const float most = 65504.0f;
     if (precision == PRECISION_SINGLE && n < LANES) {
         f_store_n((float *)y + at, v, n);
     } else if (precision == PRECISION_SINGLE) {
         f_store((float *)y + at, v);
     } else {
         uint16_t halves[LANES];
-        v = f_max(f_negative(most), f_min(most, v));
+        v = f_at_least(f_set(-most), f_at_most(f_set(most), v));
         if (n == LANES) {
             f_store_halves((uint16_t *)y + at, v);
         } else {
@@ -83,37 +83,44 @@ ALWAYS_INLINE int32_t quantize_group(int8_t *q, const void *x, enum precision pr
             const size_t left = n - i < LANES ? n - i : LANES;
             value = f_nearest(f_mul(load(x, precision, at + i, left), factor));
         }
-        sum = i_add(sum, value);
-        i_store_bytes(q + i, value);
+        i_store_and_sum(q + i, value, &sum);
     }
     return i_fold(sum);
+}
+
+/* The same of a whole row, group by group; returns its sum. */
+ALWAYS_INLINE int32_t quantize_row(int8_t *q, int32_t *group_sum, const void *x,
+                                   enum precision precision, size_t n, float steps)
+{
+    const floats factor = f_set(steps);
+    int32_t sum = 0;
+    size_t k = 0;
+    for (; k + KERNEL_GROUP <= n; k += KERNEL_GROUP)
+        sum += *group_sum++ = quantize_group(q + k, x, precision, k, KERNEL_GROUP, factor);
+    if (k < n)
+        sum += *group_sum = quantize_group(q + k, x, precision, k, n - k, factor);
+    return sum;
 }
 
 ALWAYS_INLINE void quantize(const struct q8_rows *out, const void *x, enum precision precision,
                             size_t x_stride, size_t n_rows, size_t n)
 {
-    const size_t n_groups = aligned(n, KERNEL_GROUP) / KERNEL_GROUP,
+    const size_t n_padded = aligned(n, KERNEL_GROUP), n_groups = n_padded / KERNEL_GROUP,
                  row_bytes = x_stride * value_bytes(precision);
     for (size_t r = 0; r < n_rows; r++) {
         const char *row = (const char *)x + r * row_bytes;
+        int8_t *q = out->values + r * out->stride;
+        int32_t *group_sum = out->group_sum + r * n_groups;
         const float most =
             largest_magnitude(row, precision, n, r + 1 < n_rows ? row + row_bytes : row);
-        const bool usable = has_steps(most);
-        const floats factor = f_set(usable ? 127.0f / most : 0.0f);
-        int32_t sum = 0;
-        for (size_t g = 0; g < n_groups; g++) {
-            const size_t k = g * KERNEL_GROUP, left = n - k;
-            const int32_t group_sum =
-                quantize_group(out->values + r * out->stride + k, row, precision, k,
-                               !usable               ? 0
-                               : left < KERNEL_GROUP ? left
-                                                     : KERNEL_GROUP,
-                               factor);
-            out->group_sum[r * n_groups + g] = group_sum;
-            sum += group_sum;
-        }
         out->scale[r] = most * (1.0f / 127.0f);
-        out->sum[r] = sum;
+        if (has_steps(most)) {
+            out->sum[r] = quantize_row(q, group_sum, row, precision, n, 127.0f / most);
+        } else {
+            memset(q, 0, n_padded);
+            memset(group_sum, 0, n_groups * sizeof *group_sum);
+            out->sum[r] = 0;
+        }
     }
 }
 
@@ -238,7 +245,7 @@ static inline float score_keys(float *scores, const int32_t *products, float fac
     floats most = f_set(-INFINITY);
     FOR_LANES(n, {
         const floats score = f_mul(f_of_ints(LOAD_INT(products)), f_mul(LOAD(key_scale), f));
-        most = f_max(left == LANES ? score : f_first(left, score, f_set(-INFINITY)), most);
+        most = f_at_least(most, left == LANES ? score : f_first(left, score, f_set(-INFINITY)));
         STORE(scores, score);
     });
     return f_largest(most);
@@ -249,16 +256,12 @@ static void split_weights(const struct q8_rows *p, const float *scores, float st
 {
     int8_t *high = p->values, *low = p->values + p->stride;
     const floats factor = f_set(steps);
-    const ints mask = i_set(127);
     ints high_sum = i_set(0), low_sum = i_set(0);
     FOR_LANES(n, {
         /* the bits of a single that was shifted by SHIFTER end in the integer's */
         const ints weight = f_bits(f_fma(LOAD(scores), factor, SHIFTER));
-        const ints h = i_and(i_shift_right(weight, 7), mask), l = i_and(weight, mask);
-        high_sum = i_add(high_sum, h);
-        low_sum = i_add(low_sum, l);
-        i_store_bytes(high + i, h); /* the last ones reach into the padding: zeros */
-        i_store_bytes(low + i, l);
+        /* the last ones reach into the padding: zeros */
+        i_store_split(high + i, low + i, weight, &high_sum, &low_sum);
     });
     p->sum[0] = i_fold(high_sum);
     p->sum[1] = i_fold(low_sum);

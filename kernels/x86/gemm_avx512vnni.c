@@ -5,7 +5,7 @@
 #include <immintrin.h>
 #include <string.h>
 
-#include "block.h"
+#include "../c/block.h"
 
 enum { ROWS = 12 }; /* at once: 12 x 2 sums, 2 of weights, 1 of x fill 27 of 32 registers */
 

@@ -99,6 +99,7 @@ static inline floats f_first(size_t n, floats x, floats y)
     return (floats){_mm256_blendv_ps(y.a, x.a, _mm256_castsi256_ps(a)), _mm256_blendv_ps(y.b, x.b, _mm256_castsi256_ps(b))};
 }
 static inline floats f_of_ints(ints x) { return (floats){_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+static inline ints f_nearest(floats x) { return (ints){_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 #define i_shift_left(x, n)  ((ints){_mm256_slli_epi32((x).a, n), _mm256_slli_epi32((x).b, n)})
 #define i_shift_right(x, n) ((ints){_mm256_srai_epi32((x).a, n), _mm256_srai_epi32((x).b, n)})
 static inline ints f_bits(floats x) { return (ints){_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }

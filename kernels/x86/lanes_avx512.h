@@ -43,6 +43,7 @@ static inline floats f_max(floats a, floats b) { return _mm512_max_ps(a, b); }
 static inline floats f_min(floats a, floats b) { return _mm512_min_ps(a, b); }
 static inline floats f_first(size_t n, floats a, floats b) { return _mm512_mask_mov_ps(b, FIRST(n), a); }
 static inline floats f_of_ints(ints a) { return _mm512_cvtepi32_ps(a); }
+static inline ints f_nearest(floats a) { return _mm512_cvtps_epi32(a); }
 
 static inline ints i_set(int32_t x) { return _mm512_set1_epi32(x); }
 static inline ints i_add(ints a, ints b) { return _mm512_add_epi32(a, b); }

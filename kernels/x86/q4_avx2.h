@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "../formats.h"
-#include "block.h"
+#include "../c/block.h"
 
 enum { VECTORS = KERNEL_TILE / 8 };
 

@@ -1,5 +1,5 @@
-/* The rungs of kernels/x86 once more, compiled for no instruction set in particular through
- * tests/simde/immintrin.h: so they are tested where the processor lacks them. */
+/* The rungs of kernels/x86 and kernels/arm once more, compiled for no instruction set in particular through
+ * tests/simde: so they are tested where the processor lacks them. */
 #ifndef SUPPORT_SIMDE_TABLES_H
 #define SUPPORT_SIMDE_TABLES_H
 

@@ -1,11 +1,11 @@
 /* What kernels need that compute a block of sums in registers. */
-#ifndef KERNELS_X86_BLOCK_H
-#define KERNELS_X86_BLOCK_H
+#ifndef KERNELS_C_BLOCK_H
+#define KERNELS_C_BLOCK_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../c/names.h"
+#include "names.h"
 
 /* Before a loop of at most 16 turns, their number a constant once the function is inlined: sums stay in registers only
  * if nothing of it remains. */
