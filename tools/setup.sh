@@ -11,7 +11,12 @@ libgomp1:arm64 libcmocka-dev:arm64"
 
 missing() {
     for package in "$@"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || printf '%s ' "$package"
+        case $package in
+        *:*) architecture=${package#*:} ;;
+        *) architecture="(all|$(dpkg --print-architecture))" ;; # a library that is there for arm64 alone is missing
+        esac
+        dpkg-query -W -f '${Status} ${Architecture}\n' "${package%:*}" 2>/dev/null |
+            grep -Eq "install ok installed $architecture\$" || printf '%s ' "$package"
     done
 }
 
