@@ -12,7 +12,7 @@ void answer_layout(struct answer *answer, struct arena *arena, size_t n_bytes)
 
 void answer_start(struct answer *answer, const char *const *stops, size_t n_stops)
 {
-    answer->utf8.n_pending = 0;
+    answer->utf8 = (struct utf8_stream){.n_pending = 0};
     answer->n = answer->begin = answer->emitted = 0;
     answer->stops = stops;
     answer->n_stops = n_stops;
@@ -74,15 +74,9 @@ bool answer_push(struct answer *answer, const char *bytes, size_t n_bytes)
 /* The end without the white space before it. */
 static size_t trimmed_end(const struct answer *answer, size_t end)
 {
-    while (end > answer->begin) {
-        size_t start = end - 1, length;
-        while (start > answer->begin && ((unsigned char)answer->text[start] & 0xc0) == 0x80)
-            start--;
-        if (!utf8_is_space(answer->text + start, end - start, &length))
-            break;
-        end = start;
-    }
-    return end;
+    return end > answer->begin
+               ? answer->begin + utf8_trimmed(answer->text + answer->begin, end - answer->begin)
+               : end;
 }
 
 /* The end without what may be the beginning of a stop text. */

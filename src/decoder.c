@@ -39,6 +39,9 @@ void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         *arrays[i].array = arena_take(arena, arrays[i].n, sizeof(float));
     buffers->inner = arena_take(arena, n_rows * row_stride(w.ffn), sizeof(float));
+    buffers->alone = NULL;
+    if (description->decoder.composite_attention)
+        buffers->alone = arena_take(arena, n_rows, sizeof *buffers->alone);
     buffers->logit_rows = logit_rows;
 }
 
@@ -85,6 +88,27 @@ static size_t position_of(const struct rows *rows, size_t row)
     return span->first + row;
 }
 
+/* Rows of buffers->x that follow each other and are all alone, or none is. */
+struct run {
+    size_t first, n;
+    bool alone;
+};
+
+/* The run behind *run, which begins as {0}, up to row `end`; false when there is none. */
+static bool next_run(const struct decoder_buffers *b, size_t end, struct run *run)
+{
+    const size_t first = run->first + run->n;
+    if (first >= end)
+        return false;
+    *run = (struct run){first, end - first, b->alone && b->alone[first]};
+    for (size_t row = first; b->alone && row < end; row++)
+        if (b->alone[row] != run->alone) {
+            run->n = row - first;
+            break;
+        }
+    return true;
+}
+
 struct rope_job {
     const struct kernels *kernels;
     const struct description *d;
@@ -104,7 +128,8 @@ static void rotate_rows(void *argument, size_t first, size_t n_rows, int thread)
         const size_t at_position = position_of(job->rows, row) * (dims / 2);
         const float *cosine = job->tables->cosine + at_position;
         const float *sine = job->tables->sine + at_position;
-        for (size_t at = 0; at < job->w.q; at += head_dim)
+        const bool alone = job->buffers->alone && job->buffers->alone[row];
+        for (size_t at = 0; at < job->w.q && !alone; at += head_dim)
             job->kernels->rope(job->buffers->q + row * row_stride(job->w.q) + at, cosine, sine,
                                dims);
         for (size_t at = 0; at < job->w.kv; at += head_dim)
@@ -113,34 +138,109 @@ static void rotate_rows(void *argument, size_t first, size_t n_rows, int thread)
     }
 }
 
+/* q of the rows that see others, k and v of all. */
+static void project_rows(struct compute *compute, const struct decoder_layer *layer,
+                         const struct decoder_buffers *b, const struct widths *w,
+                         const struct input *input)
+{
+    const size_t q_stride = row_stride(w->q), kv_stride = row_stride(w->kv);
+    const struct product qkv[] = {{&layer->q, b->q, q_stride, {0}},
+                                  {&layer->k, b->k, kv_stride, {0}},
+                                  {&layer->v, b->v, kv_stride, {0}}};
+    struct run run = {0};
+    if (!b->alone) {
+        linear_all(compute, input, qkv, 3, false);
+        return;
+    }
+    linear_all(compute, input, qkv + 1, 2, false);
+    while (next_run(b, input->n_rows, &run)) {
+        const struct input rows = linear_input_rows(input, run.first, run.n, w->hidden);
+        if (!run.alone)
+            linear(compute, &layer->q, &rows, b->q + run.first * q_stride, q_stride,
+                   (struct epilogue){0});
+    }
+}
+
+/* What rows that attend to themselves alone see: their own v, a copy for each head of its group. */
+struct own_job {
+    struct widths w;
+    size_t head_dim, heads_a_group;
+    const float *v;
+    float *mixed;
+};
+
+static void see_themselves(void *argument, size_t first, size_t n_rows, int thread)
+{
+    (void)thread;
+    const struct own_job *job = argument;
+    for (size_t row = first; row < first + n_rows; row++)
+        for (size_t head = 0; head * job->head_dim < job->w.q; head++)
+            memcpy(job->mixed + row * row_stride(job->w.q) + head * job->head_dim,
+                   job->v + row * row_stride(job->w.kv) + head / job->heads_a_group * job->head_dim,
+                   job->head_dim * sizeof(float));
+}
+
+/* What a span's rows [from, to) of buffers see in its cache: q -> mixed. The span begins at row `begin`; with
+ * `moved` q and mixed of row `from` stand first. */
+static void look_at(struct compute *compute, const struct mvlm_model *model, size_t layer,
+                    const struct decoder_buffers *b, const struct span *span, size_t begin,
+                    size_t from, size_t to, bool moved)
+{
+    const struct description *d = &model->description;
+    const struct widths w = widths_of(d);
+    const size_t q_stride = row_stride(w.q), heads = (size_t)d->decoder.n_heads;
+    struct run run = {.first = from};
+    while (next_run(b, to, &run)) {
+        const size_t at = (moved ? 0 : run.first) * q_stride;
+        struct own_job own = {w, (size_t)d->decoder.head_dim, heads / (size_t)d->decoder.n_kv_heads,
+                              b->v + run.first * row_stride(w.kv), b->mixed + at};
+        const struct attention seen = {.cache = span->cache,
+                                       .layer = layer,
+                                       .n_heads = heads,
+                                       .n_keys = span->first + run.first + run.n - begin,
+                                       .causal = true,
+                                       .first = span->first + run.first - begin};
+        if (run.alone)
+            compute_rows(compute, run.n, see_themselves, &own);
+        else
+            attend(compute, &seen, b->q + at, q_stride, run.n, b->mixed + at, q_stride);
+    }
+}
+
 /* Keys and values of all rows into their caches, then what each row sees there: b->q -> b->mixed.
  * With `last_only` the last row alone, whose q stands first. */
 static void look_back(struct compute *compute, const struct mvlm_model *model, size_t layer,
                       const struct decoder_buffers *b, const struct rows *rows, bool last_only)
 {
-    const struct widths w = widths_of(&model->description);
-    const size_t q_stride = row_stride(w.q), kv_stride = row_stride(w.kv);
-    size_t row = 0;
+    const size_t kv_stride = row_stride(widths_of(&model->description).kv);
+    size_t begin = 0;
     for (const struct span *span = rows->spans; span < rows->spans + rows->n_spans; span++) {
-        const float *k = b->k + row * kv_stride, *v = b->v + row * kv_stride;
-        struct attention seen = {.cache = span->cache,
-                                 .layer = layer,
-                                 .n_heads = (size_t)model->description.decoder.n_heads,
-                                 .n_keys = span->first + span->n_rows,
-                                 .causal = true,
-                                 .first = span->first};
-        size_t n_rows = span->n_rows;
-        if (last_only) {
-            seen.first += n_rows - 1;
-            n_rows = 1;
-        }
+        const float *k = b->k + begin * kv_stride, *v = b->v + begin * kv_stride;
+        const size_t end = begin + span->n_rows;
         if (span->first == 0)
             kv_cache_set_origin(compute, span->cache, layer, k, kv_stride, 1);
         kv_cache_append(compute, span->cache, layer, span->first, k, v, kv_stride, span->n_rows);
-        attend(compute, &seen, b->q + row * q_stride, q_stride, n_rows, b->mixed + row * q_stride,
-               q_stride);
-        row += n_rows;
+        look_at(compute, model, layer, b, span, begin, last_only ? end - 1 : begin, end, last_only);
+        begin = end;
     }
+}
+
+/* b->inner = activation(gate) up, or activation(up) of a plain MLP. */
+static void expand(struct compute *compute, const struct description *d,
+                   const struct decoder_layer *layer, const struct decoder_buffers *b,
+                   const struct input *input)
+{
+    const bool plain = d->decoder.plain_ffn;
+    const size_t stride = row_stride((size_t)d->decoder.ffn);
+    const enum precision precision = linear_precision(&layer->down.weight);
+    const enum activation activation = (enum activation)d->decoder.activation;
+    const struct epilogue activated = {
+        .activation = activation, .multiply = plain ? NULL : b->inner, .precision = precision};
+    const struct product up_gate[] = {
+        {&layer->up, b->inner, stride,
+         plain ? activated : (struct epilogue){.precision = precision}},
+        {&layer->gate, b->inner, stride, activated}};
+    linear_all(compute, input, up_gate, plain ? 1 : 2, true);
 }
 
 /* One layer; with `last_only` the rows but the last give only their keys and values, and the last one
@@ -152,42 +252,36 @@ static void run_layer(struct compute *compute, const struct mvlm_model *model, s
     const struct description *d = &model->description;
     const struct decoder_layer *layer = &model->parameters.decoder.layers[index];
     const struct widths w = widths_of(d);
+    const enum norm_kind norm = (enum norm_kind)d->decoder.norm;
     const double eps = d->decoder.norm_eps;
-    const size_t x_stride = row_stride(w.hidden), q_stride = row_stride(w.q),
-                 kv_stride = row_stride(w.kv);
-    const size_t ffn_stride = row_stride(w.ffn);
+    const size_t x_stride = row_stride(w.hidden), q_stride = row_stride(w.q), last = rows->n - 1;
     const struct epilogue onto_x = {.residual = b->x};
     struct norm_rows x = {b->x, x_stride, rows->n, w.hidden};
-    const struct product qkv[] = {{&layer->q, b->q, q_stride, {0}},
-                                  {&layer->k, b->k, kv_stride, {0}},
-                                  {&layer->v, b->v, kv_stride, {0}}};
-    const enum precision inner = linear_precision(&layer->down.weight);
-    const struct product up_gate[] = {{&layer->up, b->inner, ffn_stride, {.precision = inner}},
-                                      {&layer->gate,
-                                       b->inner,
-                                       ffn_stride,
-                                       {.activation = (enum activation)d->decoder.activation,
-                                        .multiply = b->inner,
-                                        .precision = inner}}};
-    struct input input;
     struct rope_job rope = {compute->kernels, d, b, tables, rows, w};
+    struct input input =
+        norm_input(compute, norm, &layer->attention_norm, eps, &layer->q, &x, b->normed);
 
-    input = norm_input(compute, NORM_RMS, &layer->attention_norm, eps, &layer->q, &x, b->normed);
-    linear_all(compute, &input, qkv, 3, false);
+    project_rows(compute, layer, b, &w, &input);
     compute_rows(compute, rows->n, rotate_rows, &rope);
     if (last_only) {
-        memmove(b->x, b->x + (rows->n - 1) * x_stride, w.hidden * sizeof *b->x);
-        memmove(b->q, b->q + (rows->n - 1) * q_stride, w.q * sizeof *b->q);
+        memmove(b->x, b->x + last * x_stride, w.hidden * sizeof *b->x);
+        memmove(b->q, b->q + last * q_stride, w.q * sizeof *b->q);
+        input = linear_input_rows(&input, last, 1, w.hidden);
         x.n_rows = 1;
     }
+    if (d->decoder.parallel_block)
+        expand(compute, d, layer, b, &input);
     look_back(compute, model, index, b, rows, last_only);
     input =
         linear_input(compute, &layer->out.weight, b->mixed, PRECISION_SINGLE, q_stride, x.n_rows);
     linear(compute, &layer->out, &input, b->x, x_stride, onto_x);
 
-    input = norm_input(compute, NORM_RMS, &layer->ffn_norm, eps, &layer->gate, &x, b->normed);
-    linear_all(compute, &input, up_gate, 2, true);
-    input = linear_input(compute, &layer->down.weight, b->inner, inner, ffn_stride, x.n_rows);
+    if (!d->decoder.parallel_block) {
+        input = norm_input(compute, norm, &layer->ffn_norm, eps, &layer->up, &x, b->normed);
+        expand(compute, d, layer, b, &input);
+    }
+    input = linear_input(compute, &layer->down.weight, b->inner,
+                         linear_precision(&layer->down.weight), row_stride(w.ffn), x.n_rows);
     linear(compute, &layer->down, &input, b->x, x_stride, onto_x);
 }
 
@@ -215,8 +309,8 @@ void decoder_logits(struct compute *compute, const struct mvlm_model *model,
     const struct linear *head = &model->parameters.decoder.head;
     const size_t stride = row_stride(w.hidden);
     const struct norm_rows x = {buffers->x + first * stride, stride, n_rows, w.hidden};
-    const struct input input =
-        norm_input(compute, NORM_RMS, &model->parameters.decoder.norm,
-                   model->description.decoder.norm_eps, head, &x, buffers->normed);
+    const struct input input = norm_input(
+        compute, (enum norm_kind)model->description.decoder.norm, &model->parameters.decoder.norm,
+        model->description.decoder.norm_eps, head, &x, buffers->normed);
     linear(compute, head, &input, buffers->logits, w.vocab, (struct epilogue){0});
 }

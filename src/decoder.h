@@ -3,6 +3,10 @@
  *     x [n, hidden] -> n_layers x { x += out(attention(rope(q), cache <- rope(k), v))
  *                                   x += down(activation(gate) up) }
  *     -> norm -> head -> logits [n, vocab]
+ *
+ * Each of the two reads a norm of x. In a parallel block both read the same one, of the block's input; a plain MLP has no
+ * gate: down(activation(up)). With composite attention a picture's rows attend each to itself alone, so that what
+ * attention gives them is their own v, and no q is computed for them.
  */
 #ifndef SRC_DECODER_H
 #define SRC_DECODER_H
@@ -18,7 +22,8 @@ struct decoder_buffers {
     float *q, *mixed;  /* [rows, n_heads x head_dim] */
     float *k, *v;      /* [rows, n_kv_heads x head_dim] */
     void *inner;       /* [rows, ffn], of linear_precision; there is room for floats */
-    float *logits;     /* [logit_rows, vocab] */
+    bool *alone;   /* [rows]: which of x's rows attend to themselves alone; NULL: none ever does */
+    float *logits; /* [logit_rows, vocab] */
     size_t logit_rows;
 };
 

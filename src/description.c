@@ -8,13 +8,22 @@
 #include "status.h"
 
 enum form { FORM_INTEGER, FORM_REAL, FORM_TEXT, FORM_NUMBERS, FORM_NAME };
-enum group { GROUP_ALWAYS, GROUP_PICTURES, GROUP_PROMPT, GROUP_BALANCED, GROUP_CALIBRATED };
+enum group {
+    GROUP_ALWAYS,
+    GROUP_PICTURES,
+    GROUP_PROMPT,
+    GROUP_BALANCED,
+    GROUP_CALIBRATED,
+    GROUP_VARIANT /* integers and names that are 0 where they are absent */
+};
 
 static const char *const fit_names[] = {"pad", "crop", "squash", NULL};
 static const char *const activation_names[] = {
     "none", "quick_gelu", "gelu", "gelu_tanh", "silu", "relu", "hardswish", "hardsigmoid", NULL};
 static const char *const projector_names[] = {"mlp", "ldp", "ldpv2", NULL};
-static const char *const tokenizer_names[] = {"sentencepiece_bpe", NULL};
+static const char *const tokenizer_names[] = {"sentencepiece_bpe", "byte_bpe", NULL};
+static const char *const pre_tokenizer_names[] = {"none", "gpt2", "qwen2", NULL};
+static const char *const norm_names[] = {"rms_norm", "layer_norm", NULL};
 
 /* Bounds keep every product of a few sizes far below 2^63. */
 static const struct field {
@@ -89,6 +98,23 @@ static const struct field {
     {"prompt.answer_prefix", FORM_TEXT, GROUP_PROMPT, AT(prompt.answer_prefix), 0, 0, NULL},
     {"prompt.answer_suffix", FORM_TEXT, GROUP_PROMPT, AT(prompt.answer_suffix), 0, 0, NULL},
     {"convert.norm_balance", FORM_REAL, GROUP_BALANCED, AT(convert.norm_balance), 0, 1, NULL},
+    {"decoder.norm", FORM_NAME, GROUP_VARIANT, AT(decoder.norm), 0, 0, norm_names},
+    {"decoder.parallel_block", FORM_INTEGER, GROUP_VARIANT, AT(decoder.parallel_block), 0, 1, NULL},
+    {"decoder.plain_ffn", FORM_INTEGER, GROUP_VARIANT, AT(decoder.plain_ffn), 0, 1, NULL},
+    {"decoder.qkv_bias", FORM_INTEGER, GROUP_VARIANT, AT(decoder.qkv_bias), 0, 1, NULL},
+    {"decoder.out_bias", FORM_INTEGER, GROUP_VARIANT, AT(decoder.out_bias), 0, 1, NULL},
+    {"decoder.ffn_bias", FORM_INTEGER, GROUP_VARIANT, AT(decoder.ffn_bias), 0, 1, NULL},
+    {"decoder.head_bias", FORM_INTEGER, GROUP_VARIANT, AT(decoder.head_bias), 0, 1, NULL},
+    {"decoder.composite_attention", FORM_INTEGER, GROUP_VARIANT, AT(decoder.composite_attention), 0,
+     1, NULL},
+    {"tokenizer.pre_tokenizer", FORM_NAME, GROUP_VARIANT, AT(tokenizer.pre_tokenizer), 0, 0,
+     pre_tokenizer_names},
+    {"tokenizer.nfc", FORM_INTEGER, GROUP_VARIANT, AT(tokenizer.nfc), 0, 1, NULL},
+    {"tokenizer.added_tokens", FORM_INTEGER, GROUP_VARIANT, AT(tokenizer.added_tokens), 0, 1, NULL},
+    {"tokenizer.space_around_added", FORM_INTEGER, GROUP_VARIANT, AT(tokenizer.space_around_added),
+     0, 1, NULL},
+    {"tokenizer.clean_up_spaces", FORM_INTEGER, GROUP_VARIANT, AT(tokenizer.clean_up_spaces), 0, 1,
+     NULL},
     {"convert.calibration", FORM_INTEGER, GROUP_CALIBRATED, AT(convert.calibration), 0, 1e9, NULL},
 #undef AT
 };
@@ -112,12 +138,32 @@ const char *projector_kind_name(int64_t kind)
     return name_of(projector_names, kind);
 }
 
-static bool group_present(const struct description *d, enum group group)
+/* Must the field be there? */
+static bool is_present(const struct description *d, const struct field *field)
 {
-    return group == GROUP_ALWAYS || (group == GROUP_PICTURES && d->image.size > 0) ||
-           (group == GROUP_PROMPT && d->prompt.present) ||
-           (group == GROUP_BALANCED && d->convert.norm_balance > 0) ||
-           (group == GROUP_CALIBRATED && d->convert.calibration > 0);
+    switch (field->group) {
+    case GROUP_ALWAYS:
+        break;
+    case GROUP_PICTURES:
+        return d->image.size > 0;
+    case GROUP_PROMPT:
+        return d->prompt.present;
+    case GROUP_BALANCED:
+        return d->convert.norm_balance > 0;
+    case GROUP_CALIBRATED:
+        return d->convert.calibration > 0;
+    case GROUP_VARIANT:
+        return *(const int64_t *)(const void *)((const char *)d + field->offset) != 0;
+    }
+    return true;
+}
+
+bool description_varies(const struct description *description)
+{
+    for (size_t i = 0; i < N_FIELDS; i++)
+        if (fields[i].group == GROUP_VARIANT && is_present(description, &fields[i]))
+            return true;
+    return description->tokenizer.kind != TOKENIZER_SENTENCEPIECE_BPE;
 }
 
 /* ---- Reading ---------------------------------------------------------------------------- */
@@ -248,7 +294,7 @@ mvlm_status description_decode(const char *name, const uint8_t *bytes, size_t n_
         return fail(error, MVLM_BAD_MODEL,
                     "%s: description ends within a field, at byte %zu of %zu", name, at, n_bytes);
     for (size_t i = 0; i < N_FIELDS; i++)
-        if (!seen[i] && group_present(description, fields[i].group))
+        if (!seen[i] && is_present(description, &fields[i]))
             return bad_field(name, fields[i].key, "is missing", error);
     return description_check(name, description, error);
 }
@@ -322,7 +368,7 @@ size_t description_encode(const struct description *description, uint8_t *bytes)
 {
     size_t n = 0;
     for (size_t i = 0; i < N_FIELDS; i++)
-        if (group_present(description, fields[i].group))
+        if (is_present(description, &fields[i]))
             n += put_field(description, &fields[i], bytes ? bytes + n : NULL);
     return n;
 }

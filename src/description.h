@@ -20,7 +20,15 @@ enum projector_kind {
                         its input */
 };
 
-enum tokenizer_kind { TOKENIZER_SENTENCEPIECE_BPE };
+enum tokenizer_kind { TOKENIZER_SENTENCEPIECE_BPE, TOKENIZER_BYTE_BPE };
+
+/* How byte_bpe cuts a text into words before it merges within them: pre_tokenize.h. */
+enum pre_tokenizer { PRE_TOKENIZER_NONE, PRE_TOKENIZER_GPT2, PRE_TOKENIZER_QWEN2 };
+
+enum norm_kind {
+    NORM_RMS,
+    NORM_LAYER /* with a bias */
+};
 
 enum { MAX_STOP_IDS = 8, MAX_LINEAR = 8 };
 
@@ -38,6 +46,12 @@ struct tokenizer_settings {
     int64_t add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_as_suffix,
         byte_fallback;
     struct number_list stop_ids; /* that end an answer */
+    int64_t pre_tokenizer;       /* byte_bpe: enum pre_tokenizer; else none */
+    int64_t nfc;                 /* byte_bpe: 1: text is composed to Unicode's NFC first */
+    int64_t added_tokens;        /* 1: pieces carry flags (format.h) */
+    int64_t space_around_added;  /* 1: in decoded text a space stands on both sides of those that
+                                   stand apart */
+    int64_t clean_up_spaces;     /* 1: decoded text loses spaces before punctuation (answer.h) */
 };
 
 /* One conversation: system_prefix system system_suffix, then for each turn
@@ -83,8 +97,14 @@ struct description {
         double rope_theta, rope_scale; /* position p stands at the angle p / rope_scale x theta^(-2
                                           i / rope_dims) */
         int64_t rope_dims;
-        int64_t context;   /* positions it was trained for */
-        int64_t tied_head; /* 1: the embeddings are the head */
+        int64_t context;        /* positions it was trained for */
+        int64_t tied_head;      /* 1: the embeddings are the head */
+        int64_t norm;           /* enum norm_kind */
+        int64_t parallel_block; /* 1: attention and MLP read the same norm of a block's input */
+        int64_t plain_ffn;      /* 1: down(activation(up)); 0: down(activation(gate) up) */
+        int64_t qkv_bias, out_bias, ffn_bias, head_bias; /* 1: those layers have one */
+        int64_t composite_attention; /* 1: a picture's rows attend each to itself alone, and text to
+                                        all before it */
     } decoder;
 
     struct tokenizer_settings tokenizer;
@@ -110,6 +130,9 @@ mvlm_status description_check(const char *name, const struct description *descri
 
 /* Description -> bytes: returns their number, and writes them when `bytes` is not NULL. */
 size_t description_encode(const struct description *description, uint8_t *bytes);
+
+/* Has it fields of GROUP_VARIANT other than zero, for which the file must ask for FORMAT_VARIANTS? */
+bool description_varies(const struct description *description);
 
 /* The index-th field present in encoded bytes that were decoded before; false past the last. */
 bool description_field(const uint8_t *bytes, size_t n_bytes, size_t index, mvlm_field *field);

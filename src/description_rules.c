@@ -108,6 +108,12 @@ static mvlm_status check_tokenizer(const char *name, const struct description *d
             return fail(error, MVLM_BAD_MODEL, "%s: stop id %g is no id of the vocabulary of %lld",
                         name, id, (long long)d->decoder.vocab);
     }
+    const bool bytes = d->tokenizer.kind == TOKENIZER_BYTE_BPE;
+    if (bytes != (d->tokenizer.pre_tokenizer != PRE_TOKENIZER_NONE))
+        return fail(error, MVLM_BAD_MODEL,
+                    bytes ? "%s: tokenizer byte_bpe needs tokenizer.pre_tokenizer"
+                          : "%s: tokenizer.pre_tokenizer is of byte_bpe alone",
+                    name);
     if (d->tokenizer.add_bos && d->tokenizer.bos_id < 0)
         return fail(error, MVLM_BAD_MODEL, "%s: tokenizer.add_bos without tokenizer.bos_id", name);
     return MVLM_OK;

@@ -152,6 +152,7 @@ static mvlm_status take_question(struct mvlm_session *s, struct sequence *q,
     q->counters.n_ctx = sizes.n_ctx;
     q->counters.n_threads = sizes.n_threads;
     q->counters.memory = s->plan;
+    detokenizer_start(&q->detokenizer, s->model->tokenizer);
     answer_start(&q->answer, question->stops, question->n_stops);
     s->compute.progress = question->progress;
     s->compute.progress_user = question->progress_user;
@@ -225,7 +226,7 @@ static mvlm_finish sample(struct mvlm_session *s, struct sequence *q, mvlm_piece
     sampler_note(&q->sampler, id);
     q->pending = id;
     q->counters.generated_tokens++;
-    const size_t n_bytes = tokenizer_bytes(s->model->tokenizer, id, s->token_bytes);
+    const size_t n_bytes = detokenizer_push(&q->detokenizer, id, s->token_bytes);
     if (answer_push(&q->answer, s->token_bytes, n_bytes))
         return MVLM_STOP_TEXT;
     const bool full =
@@ -239,6 +240,9 @@ static mvlm_status next_piece(struct mvlm_session *s, struct sequence *q, mvlm_p
     const size_t shape[] = {1, (size_t)s->model->description.decoder.vocab};
     TRY(trace(q, "generated_logits", 0, q->logits, shape, 2, error));
     piece->finish = sample(s, q, piece);
+    if (piece->finish == MVLM_STOP || piece->finish == MVLM_LENGTH)
+        answer_push(&q->answer, s->token_bytes,
+                    detokenizer_finish(&q->detokenizer, s->token_bytes));
     piece->text = answer_take(&q->answer, piece->finish != MVLM_UNFINISHED, &piece->n_bytes);
     if (piece->finish != MVLM_UNFINISHED)
         q->state = SESSION_ENDED;

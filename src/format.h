@@ -24,8 +24,10 @@ enum {
         1 << 16, /* columns of a quantized tensor: 127 x 128 of each fit 31 bits */
 };
 
-/* Features that a reader must understand; none are defined yet. */
-#define FORMAT_KNOWN_FEATURES UINT64_C(0)
+/* Features that a reader must understand. Variants: fields of the description that the first version
+ * did not have stand there with other values than zero. */
+#define FORMAT_VARIANTS       UINT64_C(1)
+#define FORMAT_KNOWN_FEATURES FORMAT_VARIANTS
 
 enum tensor_type { TENSOR_F32 = 0, TENSOR_F16 = 1, TENSOR_Q8 = 2, TENSOR_Q4 = 3 };
 
@@ -87,15 +89,29 @@ struct format_field {
 };
 _Static_assert(sizeof(struct format_field) == 8, "a field's head is 8 bytes");
 
+/* What a token that was added beside the vocabulary does to the text around it. */
+enum piece_flags {
+    PIECE_STRIPS_LEFT = 1,  /* white space before it in a text belongs to it */
+    PIECE_STRIPS_RIGHT = 2, /* ... and behind it */
+    PIECE_APART =
+        4, /* it is cut out of a text before that is encoded, and stands alone in a decoded one */
+};
+
 /* A piece of the tokenizer; its bytes follow. The section begins with a u32 that counts the pieces.
  */
 struct format_piece {
     float score;
-    uint8_t type; /* of SentencePiece's ModelProto: 1 normal, 2 unknown, 3 control, 4 user defined,
+    uint8_t type;  /* of SentencePiece's ModelProto: 1 normal, 2 unknown, 3 control, 4 user defined,
                      5 unused, 6 byte */
-    uint8_t reserved;
+    uint8_t flags; /* enum piece_flags; zero unless tokenizer.added_tokens */
     uint16_t n_bytes;
 };
 _Static_assert(sizeof(struct format_piece) == 8, "a piece's head is 8 bytes");
+
+/* A merge of byte_bpe: two pieces whose texts together are a third. Behind the pieces stands a u32 that
+ * counts the merges, then these, the first to be done first. */
+struct format_merge {
+    uint32_t left, right; /* ids */
+};
 
 #endif

@@ -173,6 +173,16 @@ static struct resize_axis make_axis(enum image_fit fit, int64_t edge, int64_t ot
     return axis;
 }
 
+/* Which pass comes first? The reference of the models that squash is Pillow 13, which since its change 9549 begins with
+ * the vertical one where that takes away more than twice what the other does; that of the older models is Pillow before
+ * it, which always begins with the horizontal one. */
+static bool columns_come_first(enum image_fit fit, const struct resize_axis *x,
+                               const struct resize_axis *y)
+{
+    return fit == IMAGE_SQUASH && y->n_in > y->n_out &&
+           y->n_in - y->n_out > 2 * (x->n_in - x->n_out);
+}
+
 mvlm_status picture_to_square(const struct kernels *kernels, const struct picture *picture,
                               const struct image_recipe *recipe, uint8_t *square, mvlm_error *error)
 {
@@ -180,8 +190,8 @@ mvlm_status picture_to_square(const struct kernels *kernels, const struct pictur
         make_axis(recipe->fit, picture->width, picture->height, recipe->side);
     const struct resize_axis y =
         make_axis(recipe->fit, picture->height, picture->width, recipe->side);
-    return picture_resize(kernels, picture, &x, &y, recipe->pad_colour, recipe->side, square,
-                          error);
+    return picture_resize(kernels, picture, &x, &y, recipe->pad_colour,
+                          columns_come_first(recipe->fit, &x, &y), recipe->side, square, error);
 }
 
 /* CLIPImageProcessor: value * (1 / 255) in double, rounded to float; then in float. A value has few

@@ -47,7 +47,7 @@ static void quantize_some(void *argument, size_t first, size_t n_rows, int threa
 struct input linear_input_begin(struct compute *compute, size_t n, size_t n_rows)
 {
     compute->rows.stride = q8_stride(n);
-    return (struct input){NULL, 0, n_rows, &compute->rows};
+    return (struct input){NULL, 0, n_rows, compute->rows};
 }
 
 void linear_input_row(const struct compute *compute, size_t row, const float *x, size_t n)
@@ -65,11 +65,21 @@ struct input linear_input(struct compute *compute, const struct matrix *reader, 
                           enum precision precision, size_t x_stride, size_t n_rows)
 {
     if (!is_quantized(reader->type))
-        return (struct input){x, x_stride, n_rows, NULL};
+        return (struct input){x, x_stride, n_rows, {0}};
     struct quantize_job job = {compute, x, precision, x_stride, reader->n_cols};
     const struct input input = linear_input_begin(compute, reader->n_cols, n_rows);
     compute_rows(compute, n_rows, quantize_some, &job);
     return input;
+}
+
+struct input linear_input_rows(const struct input *input, size_t first, size_t n_rows, size_t n)
+{
+    struct input part = {.n_rows = n_rows};
+    if (input->q8.values)
+        part.q8 = q8_rows_from(&input->q8, first, n);
+    else
+        part = (struct input){input->x + first * input->stride, input->stride, n_rows, {0}};
+    return part;
 }
 
 /* ---- Observing -------------------------------------------------------------------------- */
@@ -78,10 +88,10 @@ struct input linear_input(struct compute *compute, const struct matrix *reader, 
 static void read_input(const struct input *input, size_t first, size_t n_rows, size_t n, float *out)
 {
     for (size_t r = 0; r < n_rows; r++, out += n)
-        if (input->q8) {
-            const int8_t *values = input->q8->values + (first + r) * input->q8->stride;
+        if (input->q8.values) {
+            const int8_t *values = input->q8.values + (first + r) * input->q8.stride;
             for (size_t i = 0; i < n; i++)
-                out[i] = input->q8->scale[first + r] * (float)values[i];
+                out[i] = input->q8.scale[first + r] * (float)values[i];
         } else {
             memcpy(out, input->x + (first + r) * input->stride, n * sizeof *out);
         }
@@ -139,7 +149,7 @@ static void finish_rows(const struct job *job, const struct product *product, co
                             .multiply = value_at(e->multiply, at, e->precision),
                             .residual = value_at(e->residual, at, e->precision)};
     if (is_quantized(w->type)) {
-        finish.x_scale = job->input->q8->scale + row;
+        finish.x_scale = job->input->q8.scale + row;
         finish.w_scale = ((const struct tile_scales *)tile)->scale;
     }
     job->compute->kernels->finish((void *)(uintptr_t)value_at(product->y, at, e->precision),
@@ -200,7 +210,7 @@ static void run_int_block(const struct job *job, const struct product *product,
 {
     const struct matrix *w = &product->layer->weight;
     const struct kernels *kernels = job->compute->kernels;
-    const struct q8_rows x = q8_rows_from(job->input->q8, row, w->n_cols);
+    const struct q8_rows x = q8_rows_from(&job->input->q8, row, w->n_cols);
     const size_t n_k = aligned(w->n_cols, KERNEL_GROUP);
     if (w->type == TENSOR_Q4)
         kernels->gemm_q4(sums, TILE, &x, n_rows, tile->data, tile->panel, n_k, next, n_next);

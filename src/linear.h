@@ -11,7 +11,8 @@
 struct input {
     const float *x;
     size_t stride, n_rows;
-    const struct q8_rows *q8; /* the same in eight bits, where a quantized layer reads them */
+    struct q8_rows
+        q8; /* the same in eight bits, where a quantized layer reads them; else no values */
 };
 
 /* What is done to y before it is stored, in this order: bias (of the layer), activation, times
@@ -44,6 +45,9 @@ struct input linear_input(struct compute *compute, const struct matrix *reader, 
 /* The same in steps: an input of n_rows rows of n values, and each row of it, from any thread. */
 struct input linear_input_begin(struct compute *compute, size_t n, size_t n_rows);
 void linear_input_row(const struct compute *compute, size_t row, const float *x, size_t n);
+
+/* n_rows of the input's rows, of n values each, from `first` on. */
+struct input linear_input_rows(const struct input *input, size_t first, size_t n_rows, size_t n);
 
 /* Computes all products of one input, of layers of one kind. Each thread computes tiles; the weights
  * are read once. With `in_step`, tile i of every product is computed by one thread, in the list's

@@ -34,6 +34,11 @@ static mvlm_status read_description(struct mvlm_model *model, mvlm_error *error)
     const uint8_t *bytes = model->weights.bytes + range.offset;
     TRY(description_decode(model->weights.path, bytes, (size_t)range.n_bytes, &model->description,
                            error));
+    if (description_varies(&model->description) &&
+        !(model->weights.header->required_features & FORMAT_VARIANTS))
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: its description has variants, its header does not say so",
+                    model->weights.path);
     if (takes_pictures(&model->description))
         image_recipe_of(&model->description, &model->recipe);
     mvlm_field field;
@@ -111,10 +116,12 @@ static mvlm_status check_layers(const struct mvlm_model *model, mvlm_error *erro
     }
     for (size_t i = 0; i < (size_t)model->description.decoder.n_layers; i++) {
         const struct decoder_layer *l = &p->decoder.layers[i];
-        const struct matrix *const qkv[] = {&l->q.weight, &l->k.weight, &l->v.weight};
-        const struct matrix *const gated[] = {&l->gate.weight, &l->up.weight};
-        TRY(check_alike(model, "decoder", i, qkv, 3, error));
-        TRY(check_alike(model, "decoder", i, gated, 2, error));
+        const struct matrix *const readers[] = {&l->q.weight, &l->k.weight, &l->v.weight,
+                                                &l->up.weight, &l->gate.weight};
+        const bool parallel = model->description.decoder.parallel_block;
+        const size_t n = model->description.decoder.plain_ffn ? 4 : 5;
+        TRY(check_alike(model, "decoder", i, readers, parallel ? n : 3, error));
+        TRY(check_alike(model, "decoder", i, readers + 3, n - 3, error));
     }
     return MVLM_OK;
 }

@@ -6,8 +6,6 @@
 #include "linear.h"
 #include "schema.h"
 
-enum norm_kind { NORM_LAYER, NORM_RMS };
-
 /* Rows of n values, `stride` floats apart. */
 struct norm_rows {
     const float *x;

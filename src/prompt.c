@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "format.h"
 #include "status.h"
 #include "utf8.h"
 
@@ -136,55 +137,86 @@ static mvlm_status compose(const struct mvlm_model *model, const mvlm_question *
     return MVLM_OK;
 }
 
-/* Are the next n bytes all at least so trusted? */
-static bool trusted(const struct text *text, size_t at, size_t n, enum trust trust)
+/* How many bytes from `at` on are at least so trusted? At most `most` are counted. */
+static size_t trusted(const struct text *text, size_t at, size_t most, enum trust trust)
 {
-    for (size_t i = at; i < at + n; i++)
-        if (text->trust[i] < trust)
-            return false;
-    return true;
+    size_t n = 0;
+    while (n < most && at + n < text->n && text->trust[at + n] >= trust)
+        n++;
+    return n;
 }
 
-/* The special id (MVLM_IMAGE_ID for a mark) whose text stands at `at`; -1: none. */
-static int32_t special_at(const struct tokenizer *tokenizer, const struct text *text, size_t at,
-                          size_t *length)
+/* The id that is cut out at `at` (MVLM_IMAGE_ID for a mark); -1: none. */
+static int32_t cut_at(const struct tokenizer *tokenizer, const struct text *text, size_t at,
+                      size_t *length)
 {
     const size_t left = text->n - at;
     if (left >= IMAGE_MARK_BYTES && memcmp(text->bytes + at, image_mark, IMAGE_MARK_BYTES) == 0 &&
-        trusted(text, at, IMAGE_MARK_BYTES, MARKS)) {
+        trusted(text, at, IMAGE_MARK_BYTES, MARKS) == IMAGE_MARK_BYTES) {
         *length = IMAGE_MARK_BYTES;
         return MVLM_IMAGE_ID;
     }
-    if (text->trust[at] < SPECIAL)
+    if (!tokenizer->begins_cut[(unsigned char)text->bytes[at]])
         return -1;
-    const int32_t id = tokenizer_special_at(tokenizer, text->bytes + at, left, length);
-    return id >= 0 && trusted(text, at, *length, SPECIAL) ? id : -1;
+    return tokenizer_cut_at(tokenizer, text->bytes + at, left,
+                            trusted(text, at, tokenizer->longest, SPECIAL), length);
 }
 
-/* Text -> ids, as transformers' tokenizer encodes each chunk between pictures: special tokens by
- * their ids, the text between them each on its own. With the `legacy` flag each such text gets a
- * dummy prefix, else only one that begins a chunk. */
-static mvlm_status encode(const struct tokenizer *tokenizer, const struct text *text,
-                          struct id_list *list, mvlm_error *error)
+/* How white space is treated in a text that begins a chunk, and in one behind a token that was cut out. */
+struct leads {
+    enum lead first, later;
+};
+
+/* As transformers' tokenizer does it. With the `legacy` flag each text gets a dummy prefix, else only one that
+ * begins a chunk; byte_bpe knows none. */
+static struct leads leads_of(const struct tokenizer *tokenizer)
 {
     const bool legacy = tokenizer->description->tokenizer.legacy;
-    size_t begin = 0;
+    if (tokenizer->description->tokenizer.kind == TOKENIZER_BYTE_BPE)
+        return (struct leads){LEAD_NONE, LEAD_NONE};
+    return legacy ? (struct leads){LEAD_MODEL, LEAD_MODEL} : (struct leads){LEAD_MARK, LEAD_NONE};
+}
+
+/* A text between two cuts, with a token behind it whose flags are these. */
+static mvlm_status encode_between(const struct tokenizer *tokenizer, const char *text,
+                                  size_t n_bytes, enum lead lead, unsigned flags,
+                                  struct id_list *list, mvlm_error *error)
+{
+    size_t n = n_bytes;
+    if (flags & PIECE_STRIPS_LEFT)
+        n = utf8_trimmed(text, n_bytes);
+    if (n)
+        return tokenizer_encode(tokenizer, text, n, lead, list, error);
+    /* the dummy prefix stays before what transformers does not count among the special tokens */
+    if (n_bytes == 0 && lead == LEAD_MARK && flags & PIECE_APART)
+        return tokenizer_encode(tokenizer, " ", 1, LEAD_NONE, list, error);
+    return MVLM_OK;
+}
+
+/* Text -> ids, as transformers' tokenizer encodes each chunk between pictures: tokens that are cut out by
+ * their ids, the text between them each on its own. */
+static mvlm_status encode(const struct tokenizer *tokenizer, const struct text *text,
+                          struct leads leads, struct id_list *list, mvlm_error *error)
+{
+    size_t begin = 0, length;
     bool chunk_begins = true;
-    for (size_t at = 0; at <= text->n;) {
-        size_t length = 1;
+    for (size_t at = 0; at <= text->n; at += length) {
+        length = 1;
         const bool end = at == text->n;
-        const int32_t id = end ? -1 : special_at(tokenizer, text, at, &length);
-        if (end || id != -1) {
-            const enum lead lead = legacy ? LEAD_MODEL : chunk_begins ? LEAD_MARK : LEAD_NONE;
-            if (at > begin)
-                TRY(tokenizer_encode(tokenizer, text->bytes + begin, at - begin, lead, list,
-                                     error));
-            if (id != -1)
-                TRY(id_list_add(list, id, error));
-            chunk_begins = id == MVLM_IMAGE_ID;
-            begin = at + length;
-        }
-        at += length;
+        const int32_t id = end ? -1 : cut_at(tokenizer, text, at, &length);
+        if (!end && id == -1)
+            continue;
+        const unsigned flags = id < 0 ? 0 : tokenizer->pieces[id].flags;
+        TRY(encode_between(tokenizer, text->bytes + begin, at - begin,
+                           chunk_begins ? leads.first : leads.later, flags, list, error));
+        if (id != -1)
+            TRY(id_list_add(list, id, error));
+        chunk_begins = id == MVLM_IMAGE_ID;
+        size_t space;
+        while (flags & PIECE_STRIPS_RIGHT && at + length < text->n &&
+               utf8_is_space(text->bytes + at + length, text->n - at - length, &space))
+            length += space;
+        begin = at + length;
     }
     return MVLM_OK;
 }
@@ -201,7 +233,7 @@ mvlm_status prompt_ids(const struct mvlm_model *model, const mvlm_question *ques
     if (status == MVLM_OK && d->tokenizer.add_bos)
         status = id_list_add(list, (int32_t)d->tokenizer.bos_id, error);
     if (status == MVLM_OK)
-        status = encode(model->tokenizer, &text, list, error);
+        status = encode(model->tokenizer, &text, leads_of(model->tokenizer), list, error);
     text_close(&text);
     return status;
 }
@@ -228,14 +260,15 @@ static mvlm_status tokenize_text(const struct mvlm_model *model, const char *byt
                     (unsigned char)bytes[at], at);
     if ((flags & MVLM_ADD_BOS) && model->description.tokenizer.bos_id >= 0)
         TRY(id_list_add(list, (int32_t)model->description.tokenizer.bos_id, error));
-    if (!(flags & MVLM_READ_SPECIAL))
-        return tokenizer_encode(tokenizer, bytes, n_bytes, LEAD_MODEL, list, error);
+    const bool special = flags & MVLM_READ_SPECIAL;
     unsigned char *trust = malloc(n_bytes + 1);
     if (!trust)
         return fail_no_memory(error, "the text", n_bytes);
-    memset(trust, SPECIAL, n_bytes + 1);
+    memset(trust, special ? SPECIAL : PLAIN, n_bytes + 1);
     const struct text text = {(char *)(uintptr_t)bytes, trust, n_bytes, n_bytes};
-    const mvlm_status status = encode(tokenizer, &text, list, error);
+    const struct leads plain = {LEAD_MODEL, LEAD_MODEL};
+    const mvlm_status status =
+        encode(tokenizer, &text, special ? leads_of(tokenizer) : plain, list, error);
     free(trust);
     return status;
 }

@@ -21,8 +21,16 @@ static float *input_row(const struct mvlm_session *s, size_t row)
     return s->decoder.x + row * row_stride((size_t)s->model->description.decoder.hidden);
 }
 
+/* Does the row attend to itself alone? Those of pictures do, where the model says so. */
+static void set_alone(const struct mvlm_session *s, size_t row, bool alone)
+{
+    if (s->decoder.alone)
+        s->decoder.alone[row] = alone;
+}
+
 static void embed(struct mvlm_session *s, int32_t id, size_t row)
 {
+    set_alone(s, row, false);
     matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)id, input_row(s, row));
 }
 
@@ -47,6 +55,7 @@ static size_t fill_rows(struct mvlm_session *s, struct reader *reader, size_t n)
             reader->at++;
             continue;
         }
+        set_alone(s, row, true);
         memcpy(input_row(s, row),
                reader->sequence->images[reader->picture]->rows + reader->line * hidden,
                hidden * sizeof(float));

@@ -1,5 +1,5 @@
 /* Pillow's bicubic resizing: horizontal, then vertical, 8 bits between, weights of 22 fractional
- * bits.
+ * bits. (Where columns come first the picture is turned over its diagonal, and back.)
  *
  *     row -> (weights x) -> line of the square's width -> (weights y) -> added to the sums of the
  * output rows that it touches -> square
@@ -230,10 +230,10 @@ static void add_rows(const struct kernels *kernels, const struct picture *pictur
     }
 }
 
-mvlm_status picture_resize(const struct kernels *kernels, const struct picture *picture,
-                           const struct resize_axis *x_axis, const struct resize_axis *y_axis,
-                           const uint8_t pad_colour[3], int side, uint8_t *square,
-                           mvlm_error *error)
+static mvlm_status resize_lines_first(const struct kernels *kernels, const struct picture *picture,
+                                      const struct resize_axis *x_axis,
+                                      const struct resize_axis *y_axis, const uint8_t pad_colour[3],
+                                      int side, uint8_t *square, mvlm_error *error)
 {
     const size_t width = 3 * (size_t)side, n = width * (size_t)side;
     struct taps x = {0}, y = {0};
@@ -263,5 +263,41 @@ cleanup:
     free(canvas.sums);
     free_taps(&x);
     free_taps(&y);
+    return status;
+}
+
+/* rgb [height][width] -> turned [width][height] */
+static void turn_over(const uint8_t *rgb, size_t width, size_t height, uint8_t *turned)
+{
+    for (size_t y = 0; y < height; y++)
+        for (size_t x = 0; x < width; x++)
+            memcpy(turned + 3 * (x * height + y), rgb + 3 * (y * width + x), 3);
+}
+
+mvlm_status picture_resize(const struct kernels *kernels, const struct picture *picture,
+                           const struct resize_axis *x_axis, const struct resize_axis *y_axis,
+                           const uint8_t pad_colour[3], bool columns_first, int side,
+                           uint8_t *square, mvlm_error *error)
+{
+    if (!columns_first)
+        return resize_lines_first(kernels, picture, x_axis, y_axis, pad_colour, side, square,
+                                  error);
+    const size_t width = (size_t)picture->width, height = (size_t)picture->height,
+                 edge = (size_t)side, n = 3 * width * height;
+    uint8_t *rgb = malloc(n), *turned_square = malloc(3 * edge * edge);
+    mvlm_status status = MVLM_OK;
+    if (rgb && turned_square) {
+        struct picture turned = *picture;
+        turned.rgb = rgb;
+        turned.width = picture->height;
+        turned.height = picture->width;
+        turn_over(picture->rgb, width, height, rgb);
+        status = resize_lines_first(kernels, &turned, y_axis, x_axis, pad_colour, side,
+                                    turned_square, error);
+        turn_over(turned_square, edge, edge, square);
+    } else
+        status = fail_no_memory(error, "a turned picture", n);
+    free(rgb);
+    free(turned_square);
     return status;
 }

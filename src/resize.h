@@ -16,11 +16,12 @@ struct resize_axis {
 };
 
 /* Resizes the padded picture to x.n_out by y.n_out and writes a square of `side` out of it:
- * square[(y * side + x) * 3 + channel]. Memory does not depend on the picture's area.
+ * square[(y * side + x) * 3 + channel]. With `columns_first` the vertical pass comes before the horizontal
+ * one, and memory is taken for a copy of the picture; else memory does not depend on the picture's area.
  * MVLM_NO_MEMORY, or MVLM_BAD_PICTURE for an edge that shrinks more than a millionfold. */
 mvlm_status picture_resize(const struct kernels *kernels, const struct picture *picture,
                            const struct resize_axis *x, const struct resize_axis *y,
-                           const uint8_t pad_colour[3], int side, uint8_t *square,
-                           mvlm_error *error);
+                           const uint8_t pad_colour[3], bool columns_first, int side,
+                           uint8_t *square, mvlm_error *error);
 
 #endif

@@ -20,15 +20,46 @@ enum size {
     PROJECTOR_IN, /* of the projector's n-th linear layer */
 };
 
-/* When a tensor is there. */
+/* When a tensor is there: a field of the description is not zero, or is. */
 enum condition {
     ALWAYS,
     WITH_CLASS_TOKEN,
     WITH_PRE_NORM,
     WITH_PATCH_BIAS,
     WITH_TIED_HEAD,
-    WITH_OWN_HEAD
+    WITH_OWN_HEAD,
+    WITH_NORM_BIAS,
+    WITH_FFN_NORM,
+    WITH_FFN_NORM_BIAS,
+    WITH_GATE,
+    WITH_GATE_BIAS,
+    WITH_QKV_BIAS,
+    WITH_OUT_BIAS,
+    WITH_FFN_BIAS,
+    WITH_HEAD_BIAS,
 };
+
+#define F(field) offsetof(struct description, field)
+static const struct {
+    size_t set, unset; /* fields; 0, which is the name's place: none */
+} conditions[] = {
+    [ALWAYS] = {0, 0},
+    [WITH_CLASS_TOKEN] = {F(vision.class_token), 0},
+    [WITH_PRE_NORM] = {F(vision.pre_norm), 0},
+    [WITH_PATCH_BIAS] = {F(vision.patch_bias), 0},
+    [WITH_TIED_HEAD] = {F(decoder.tied_head), 0},
+    [WITH_OWN_HEAD] = {0, F(decoder.tied_head)},
+    [WITH_NORM_BIAS] = {F(decoder.norm), 0}, /* NORM_LAYER */
+    [WITH_FFN_NORM] = {0, F(decoder.parallel_block)},
+    [WITH_FFN_NORM_BIAS] = {F(decoder.norm), F(decoder.parallel_block)},
+    [WITH_GATE] = {0, F(decoder.plain_ffn)},
+    [WITH_GATE_BIAS] = {F(decoder.ffn_bias), F(decoder.plain_ffn)},
+    [WITH_QKV_BIAS] = {F(decoder.qkv_bias), 0},
+    [WITH_OUT_BIAS] = {F(decoder.out_bias), 0},
+    [WITH_FFN_BIAS] = {F(decoder.ffn_bias), 0},
+    [WITH_HEAD_BIAS] = {F(decoder.head_bias), 0},
+};
+#undef F
 
 struct row {
     const char *pattern;
@@ -39,16 +70,16 @@ struct row {
 };
 
 /* clang-format off */
-#define LINEAR(pattern, rows, cols, place) \
-    {pattern ".weight", TENSOR_MATRIX, rows, cols, ALWAYS, (place) + offsetof(struct linear, weight)}
-#define BIASED(pattern, rows, cols, place) \
-    LINEAR(pattern, rows, cols, place), \
-    {pattern ".bias", TENSOR_VECTOR, rows, ONE, ALWAYS, (place) + offsetof(struct linear, bias)}
-#define RMS_NORM(pattern, width, condition, place) \
-    {pattern ".weight", TENSOR_VECTOR, width, ONE, condition, (place) + offsetof(struct norm, weight)}
-#define LAYER_NORM(pattern, width, condition, place) \
-    RMS_NORM(pattern, width, condition, place), \
-    {pattern ".bias", TENSOR_VECTOR, width, ONE, condition, (place) + offsetof(struct norm, bias)}
+#define WEIGHT(pattern, rows, cols, condition, place) \
+    {pattern ".weight", TENSOR_MATRIX, rows, cols, condition, (place) + offsetof(struct linear, weight)}
+#define BIAS(pattern, rows, condition, place) \
+    {pattern ".bias", TENSOR_VECTOR, rows, ONE, condition, (place) + offsetof(struct linear, bias)}
+#define LINEAR(pattern, rows, cols, bias_condition, place) \
+    WEIGHT(pattern, rows, cols, ALWAYS, place), BIAS(pattern, rows, bias_condition, place)
+#define NORM(pattern, width, condition, bias_condition, place) \
+    {pattern ".weight", TENSOR_VECTOR, width, ONE, condition, (place) + offsetof(struct norm, weight)}, \
+    {pattern ".bias", TENSOR_VECTOR, width, ONE, bias_condition, (place) + offsetof(struct norm, bias)}
+#define LAYER_NORM(pattern, width, condition, place) NORM(pattern, width, condition, condition, place)
 /* clang-format on */
 
 #define P(member) offsetof(struct parameters, member)
@@ -68,25 +99,25 @@ static const struct row vision_rows_before[] = {
 
 static const struct row vision_layer_rows[] = {
     LAYER_NORM("vision.layers.%d.norm1", VISION_WIDTH, ALWAYS, V(norm1)),
-    BIASED("vision.layers.%d.q", VISION_WIDTH, VISION_WIDTH, V(q)),
-    BIASED("vision.layers.%d.k", VISION_WIDTH, VISION_WIDTH, V(k)),
-    BIASED("vision.layers.%d.v", VISION_WIDTH, VISION_WIDTH, V(v)),
-    BIASED("vision.layers.%d.out", VISION_WIDTH, VISION_WIDTH, V(out)),
+    LINEAR("vision.layers.%d.q", VISION_WIDTH, VISION_WIDTH, ALWAYS, V(q)),
+    LINEAR("vision.layers.%d.k", VISION_WIDTH, VISION_WIDTH, ALWAYS, V(k)),
+    LINEAR("vision.layers.%d.v", VISION_WIDTH, VISION_WIDTH, ALWAYS, V(v)),
+    LINEAR("vision.layers.%d.out", VISION_WIDTH, VISION_WIDTH, ALWAYS, V(out)),
     LAYER_NORM("vision.layers.%d.norm2", VISION_WIDTH, ALWAYS, V(norm2)),
-    BIASED("vision.layers.%d.fc1", VISION_FFN, VISION_WIDTH, V(fc1)),
-    BIASED("vision.layers.%d.fc2", VISION_WIDTH, VISION_FFN, V(fc2)),
+    LINEAR("vision.layers.%d.fc1", VISION_FFN, VISION_WIDTH, ALWAYS, V(fc1)),
+    LINEAR("vision.layers.%d.fc2", VISION_WIDTH, VISION_FFN, ALWAYS, V(fc2)),
 };
 
 static const struct row projector_linear_rows[] = {
-    BIASED("projector.linear.%d", HIDDEN, PROJECTOR_IN, P(projector.linear)),
+    LINEAR("projector.linear.%d", HIDDEN, PROJECTOR_IN, ALWAYS, P(projector.linear)),
 };
 
 static const struct row ldp_block_rows[] = {
     {"projector.block.%d.taps", TENSOR_VECTOR, NINE, HIDDEN, ALWAYS, B(taps)},
     LAYER_NORM("projector.block.%d.norm1", HIDDEN, ALWAYS, B(norm1)),
-    BIASED("projector.block.%d.squeeze", SQUEEZE, HIDDEN, B(squeeze)),
-    BIASED("projector.block.%d.excite", HIDDEN, SQUEEZE, B(excite)),
-    LINEAR("projector.block.%d.pointwise", HIDDEN, HIDDEN, B(pointwise)),
+    LINEAR("projector.block.%d.squeeze", SQUEEZE, HIDDEN, ALWAYS, B(squeeze)),
+    LINEAR("projector.block.%d.excite", HIDDEN, SQUEEZE, ALWAYS, B(excite)),
+    WEIGHT("projector.block.%d.pointwise", HIDDEN, HIDDEN, ALWAYS, B(pointwise)),
     LAYER_NORM("projector.block.%d.norm2", HIDDEN, ALWAYS, B(norm2)),
 };
 
@@ -103,39 +134,33 @@ static const struct row decoder_rows_before[] = {
 };
 
 static const struct row decoder_layer_rows[] = {
-    RMS_NORM("decoder.layers.%d.attention_norm", HIDDEN, ALWAYS, D(attention_norm)),
-    LINEAR("decoder.layers.%d.q", Q_ROWS, HIDDEN, D(q)),
-    LINEAR("decoder.layers.%d.k", KV_ROWS, HIDDEN, D(k)),
-    LINEAR("decoder.layers.%d.v", KV_ROWS, HIDDEN, D(v)),
-    LINEAR("decoder.layers.%d.out", HIDDEN, Q_ROWS, D(out)),
-    RMS_NORM("decoder.layers.%d.ffn_norm", HIDDEN, ALWAYS, D(ffn_norm)),
-    LINEAR("decoder.layers.%d.gate", FFN, HIDDEN, D(gate)),
-    LINEAR("decoder.layers.%d.up", FFN, HIDDEN, D(up)),
-    LINEAR("decoder.layers.%d.down", HIDDEN, FFN, D(down)),
+    NORM("decoder.layers.%d.attention_norm", HIDDEN, ALWAYS, WITH_NORM_BIAS, D(attention_norm)),
+    LINEAR("decoder.layers.%d.q", Q_ROWS, HIDDEN, WITH_QKV_BIAS, D(q)),
+    LINEAR("decoder.layers.%d.k", KV_ROWS, HIDDEN, WITH_QKV_BIAS, D(k)),
+    LINEAR("decoder.layers.%d.v", KV_ROWS, HIDDEN, WITH_QKV_BIAS, D(v)),
+    LINEAR("decoder.layers.%d.out", HIDDEN, Q_ROWS, WITH_OUT_BIAS, D(out)),
+    NORM("decoder.layers.%d.ffn_norm", HIDDEN, WITH_FFN_NORM, WITH_FFN_NORM_BIAS, D(ffn_norm)),
+    WEIGHT("decoder.layers.%d.gate", FFN, HIDDEN, WITH_GATE, D(gate)),
+    BIAS("decoder.layers.%d.gate", FFN, WITH_GATE_BIAS, D(gate)),
+    LINEAR("decoder.layers.%d.up", FFN, HIDDEN, WITH_FFN_BIAS, D(up)),
+    LINEAR("decoder.layers.%d.down", HIDDEN, FFN, WITH_FFN_BIAS, D(down)),
 };
 
 static const struct row decoder_rows_after[] = {
-    RMS_NORM("decoder.norm", HIDDEN, ALWAYS, P(decoder.norm)),
-    {"decoder.head.weight", TENSOR_MATRIX, VOCAB, HIDDEN, WITH_OWN_HEAD, P(decoder.head.weight)},
+    NORM("decoder.norm", HIDDEN, ALWAYS, WITH_NORM_BIAS, P(decoder.norm)),
+    WEIGHT("decoder.head", VOCAB, HIDDEN, WITH_OWN_HEAD, P(decoder.head)),
+    BIAS("decoder.head", VOCAB, WITH_HEAD_BIAS, P(decoder.head)),
 };
+
+static int64_t field_at(const struct description *d, size_t offset)
+{
+    return *(const int64_t *)(const void *)((const char *)d + offset);
+}
 
 static bool condition_holds(const struct description *d, enum condition condition)
 {
-    switch (condition) {
-    case ALWAYS:
-        break;
-    case WITH_CLASS_TOKEN:
-        return d->vision.class_token;
-    case WITH_PRE_NORM:
-        return d->vision.pre_norm;
-    case WITH_PATCH_BIAS:
-        return d->vision.patch_bias;
-    case WITH_TIED_HEAD:
-        return d->decoder.tied_head;
-    case WITH_OWN_HEAD:
-        return !d->decoder.tied_head;
-    }
-    return true;
+    const size_t set = conditions[condition].set, unset = conditions[condition].unset;
+    return (!set || field_at(d, set)) && (!unset || !field_at(d, unset));
 }
 
 static int64_t size_value(const struct description *d, enum size size, int number)

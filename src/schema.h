@@ -41,9 +41,9 @@ struct ldp_block {
 };
 
 struct decoder_layer {
-    struct norm attention_norm, ffn_norm;
+    struct norm attention_norm, ffn_norm; /* a parallel block has the first alone */
     struct linear q, k, v, out;
-    struct linear gate, up, down;
+    struct linear gate, up, down; /* gate is not there where the MLP is plain */
 };
 
 struct parameters {

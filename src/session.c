@@ -146,7 +146,8 @@ static void sequences_layout(struct mvlm_session *s, const struct session_sizes 
         struct sequence *q = s->sequences ? &s->sequences[i] : &measured;
         held_layout(&q->held, arena, sizes->n_ctx);
         q->logits = arena_take(arena, (size_t)d->decoder.vocab, sizeof(float));
-        answer_layout(&q->answer, arena, (sizes->max_tokens + 1) * s->model->tokenizer->longest);
+        answer_layout(&q->answer, arena,
+                      (sizes->max_tokens + 1) * (s->model->tokenizer->longest + JOINED_BYTES));
         if (i == 0)
             sampler_layout(&q->sampler, arena, s->model->tokenizer->n_pieces);
         else if (s->sequences) /* they draw one after the other */
@@ -168,7 +169,7 @@ static void layout(struct mvlm_session *s, const struct session_sizes *sizes)
     s->compute.scratch =
         arena_take(arena, (size_t)sizes->n_threads * s->compute.scratch_floats, sizeof(float));
     linear_layout(&s->compute, arena, most_rows(d, sizes), s->model->most_inputs);
-    s->token_bytes = arena_take(arena, s->model->tokenizer->longest, 1);
+    s->token_bytes = arena_take(arena, s->model->tokenizer->longest + DETOKENIZED_MORE, 1);
     const size_t mark = arena->used;
     if (sizes->n_pictures) {
         s->pixels = arena_take(arena, 3 * (size_t)(d->image.size * d->image.size), sizeof(float));

@@ -6,6 +6,7 @@
 #include "arena.h"
 #include "compute.h"
 #include "decoder.h"
+#include "detokenize.h"
 #include "held.h"
 #include "image_cache.h"
 #include "image_rows.h"
@@ -48,6 +49,7 @@ struct sequence {
     struct mvlm_image **own_images;   /* the same where the question gave files; else NULL */
     size_t n_own_images;
     struct sampler sampler;
+    struct detokenizer detokenizer;
     struct answer answer;
     float *logits;   /* [vocab], of what follows the rows in the cache */
     int32_t pending; /* sampled but not yet read by the decoder; -1: none */

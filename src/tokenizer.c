@@ -1,4 +1,5 @@
-/* The vocabulary: reading it, finding pieces by text, ids -> bytes. Encoding is in bpe.c. */
+/* The vocabulary: reading it, finding pieces by text, an id -> bytes. Encoding is in sentencepiece_bpe.c and
+ * byte_bpe.c. */
 #include "tokenizer.h"
 
 #include <stdlib.h>
@@ -7,7 +8,6 @@
 
 #include "bpe.h"
 #include "format.h"
-#include "model.h"
 #include "status.h"
 #include "utf8.h"
 
@@ -30,8 +30,25 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n_byt
     return -1;
 }
 
-static bool is_byte_piece(const struct piece *piece, unsigned *byte)
+static bool is_special(const struct piece *piece)
 {
+    return piece->type == PIECE_CONTROL || piece->type == PIECE_UNKNOWN;
+}
+
+static bool is_cut(const struct piece *piece)
+{
+    return is_special(piece) || piece->flags & PIECE_APART;
+}
+
+/* Of byte_bpe: a piece of one character; of SentencePiece: <0x00> to <0xFF>. */
+static bool is_byte_piece(const struct tokenizer *t, const struct piece *piece, unsigned *byte)
+{
+    if (t->description->tokenizer.kind == TOKENIZER_BYTE_BPE) {
+        size_t length;
+        const int value = byte_of_character(utf8_character(piece->text, &length));
+        *byte = (unsigned)value;
+        return piece->type == PIECE_NORMAL && length == piece->n_bytes && value >= 0;
+    }
     char digits[3] = {0};
     if (piece->type != PIECE_BYTE || piece->n_bytes != 6 || memcmp(piece->text, "<0x", 3) ||
         piece->text[5] != '>')
@@ -54,20 +71,43 @@ static mvlm_status enter(const char *name, struct tokenizer *t, size_t id, mvlm_
     while (t->slots[slot])
         slot = (slot + 1) & (t->n_slots - 1);
     t->slots[slot] = (uint32_t)id + 1;
-    if (is_byte_piece(piece, &byte))
+    if (is_byte_piece(t, piece, &byte))
         t->byte_ids[byte] = (int32_t)id;
-    const bool special = piece->type == PIECE_CONTROL || piece->type == PIECE_UNKNOWN;
+    t->n_cuts += is_cut(piece);
     if (piece->n_bytes > t->longest)
         t->longest = piece->n_bytes;
-    if (special && piece->n_bytes > t->longest_special)
-        t->longest_special = piece->n_bytes;
     if (piece->type == PIECE_USER_DEFINED && piece->n_bytes > t->longest_user)
         t->longest_user = piece->n_bytes;
     return MVLM_OK;
 }
 
+/* Can a piece be of that type, and have those flags, in this tokenizer? */
+static bool head_fits(const struct tokenizer *t, const struct format_piece *head)
+{
+    const struct tokenizer_settings *settings = &t->description->tokenizer;
+    const bool normal = head->type == PIECE_NORMAL;
+    const unsigned known = PIECE_STRIPS_LEFT | PIECE_STRIPS_RIGHT | PIECE_APART;
+    if (head->n_bytes == 0 || head->type < PIECE_NORMAL || head->type > PIECE_BYTE ||
+        head->flags & ~known || (head->flags && (normal || !settings->added_tokens)))
+        return false;
+    return settings->kind != TOKENIZER_BYTE_BPE || normal || head->type == PIECE_CONTROL ||
+           (head->type == PIECE_USER_DEFINED && head->flags & PIECE_APART);
+}
+
+/* Is a normal piece of byte_bpe spelled in the characters that stand for bytes? */
+static bool is_spelled(const struct tokenizer *t, const struct piece *piece)
+{
+    if (t->description->tokenizer.kind != TOKENIZER_BYTE_BPE || piece->type != PIECE_NORMAL)
+        return true;
+    for (size_t i = 0, length; i < piece->n_bytes; i += length)
+        if (byte_of_character(utf8_character(piece->text + i, &length)) < 0)
+            return false;
+    return true;
+}
+
+/* Reads the pieces; *end is where they end. */
 static mvlm_status read_pieces(const char *name, struct tokenizer *t, const uint8_t *bytes,
-                               size_t n_bytes, mvlm_error *error)
+                               size_t n_bytes, size_t *end, mvlm_error *error)
 {
     size_t at = sizeof(uint32_t);
     for (size_t id = 0; id < t->n_pieces; id++) {
@@ -77,35 +117,76 @@ static mvlm_status read_pieces(const char *name, struct tokenizer *t, const uint
                         id, t->n_pieces);
         memcpy(&head, bytes + at, sizeof head);
         at += sizeof head;
-        if (n_bytes - at < head.n_bytes || head.n_bytes == 0 || head.type < PIECE_NORMAL ||
-            head.type > PIECE_BYTE)
-            return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: piece %zu has type %u and %u bytes",
-                        name, id, head.type, head.n_bytes);
+        if (n_bytes - at < head.n_bytes || !head_fits(t, &head))
+            return fail(error, MVLM_BAD_MODEL,
+                        "%s: tokenizer: piece %zu has type %u, flags %u and %u bytes", name, id,
+                        head.type, head.flags, head.n_bytes);
+        struct piece *piece = &t->pieces[id];
+        *piece = (struct piece){(const char *)bytes + at, head.n_bytes, (enum piece_type)head.type,
+                                head.flags, head.score};
         size_t wrong;
-        if (!utf8_valid((const char *)bytes + at, head.n_bytes, &wrong) || head.reserved)
+        if (!utf8_valid(piece->text, piece->n_bytes, &wrong))
             return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: piece %zu is no valid UTF-8", name,
                         id);
-        t->pieces[id] = (struct piece){(const char *)bytes + at, head.n_bytes,
-                                       (enum piece_type)head.type, head.score};
+        if (!is_spelled(t, piece))
+            return fail(error, MVLM_BAD_MODEL,
+                        "%s: tokenizer: piece %zu \"%.*s\" is not spelled in bytes", name, id,
+                        (int)piece->n_bytes, piece->text);
         at += head.n_bytes;
         TRY(enter(name, t, id, error));
     }
-    if (at != n_bytes)
-        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer: %zu bytes after its last piece", name,
-                    n_bytes - at);
+    *end = at;
     return MVLM_OK;
+}
+
+/* Longest first, and of one length in their order. (There are tens, at most some thousands.) */
+static int compare_cuts(const void *a, const void *b, void *tokenizer)
+{
+    const struct piece *pieces = ((const struct tokenizer *)tokenizer)->pieces;
+    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    if (pieces[x].n_bytes != pieces[y].n_bytes)
+        return pieces[x].n_bytes < pieces[y].n_bytes ? 1 : -1;
+    return (x > y) - (x < y);
+}
+
+static mvlm_status list_cuts(struct tokenizer *t, mvlm_error *error)
+{
+    t->cuts = calloc(t->n_cuts + 1, sizeof *t->cuts);
+    if (!t->cuts)
+        return fail_no_memory(error, "the list of special tokens", t->n_cuts * sizeof *t->cuts);
+    t->n_cuts = 0;
+    for (size_t id = 0; id < t->n_pieces; id++)
+        if (is_cut(&t->pieces[id])) {
+            t->cuts[t->n_cuts++] = (int32_t)id;
+            t->begins_cut[(unsigned char)*t->pieces[id].text] = true;
+        }
+    qsort_r(t->cuts, t->n_cuts, sizeof *t->cuts, compare_cuts, t);
+    return MVLM_OK;
+}
+
+/* What follows the pieces: merges, or nothing. */
+static mvlm_status read_rest(const char *name, struct tokenizer *t, const uint8_t *bytes,
+                             size_t n_bytes, mvlm_error *error)
+{
+    TRY(list_cuts(t, error));
+    if (t->description->tokenizer.kind == TOKENIZER_BYTE_BPE)
+        return byte_bpe_open(name, t, bytes, n_bytes, error);
+    return n_bytes ? fail(error, MVLM_BAD_MODEL, "%s: tokenizer: %zu bytes after its last piece",
+                          name, n_bytes)
+                   : MVLM_OK;
 }
 
 /* Every character must be encodable: by bytes, or by an unknown piece. */
 static mvlm_status check(const char *name, const struct tokenizer *t, mvlm_error *error)
 {
     const struct description *d = t->description;
-    if (d->tokenizer.byte_fallback)
-        for (int byte = 0; byte < 256; byte++)
-            if (t->byte_ids[byte] < 0)
-                return fail(error, MVLM_BAD_MODEL,
-                            "%s: tokenizer: byte fallback without a piece <0x%02X>", name, byte);
-    if (!d->tokenizer.byte_fallback && d->tokenizer.unk_id < 0)
+    const bool bytes = d->tokenizer.kind == TOKENIZER_BYTE_BPE || d->tokenizer.byte_fallback;
+    for (int byte = 0; byte < 256 && bytes; byte++)
+        if (t->byte_ids[byte] < 0)
+            return fail(error, MVLM_BAD_MODEL,
+                        "%s: tokenizer: text is spelled in bytes, but there is no piece for 0x%02X",
+                        name, (unsigned)byte);
+    if (!bytes && d->tokenizer.unk_id < 0)
         return fail(error, MVLM_BAD_MODEL,
                     "%s: tokenizer has neither byte fallback nor an unknown piece", name);
     if (t->n_pieces > (size_t)d->decoder.vocab)
@@ -139,8 +220,11 @@ mvlm_status tokenizer_open(const char *name, const struct description *descripti
     mvlm_status status = MVLM_OK;
     if (!t->pieces || !t->slots)
         status = fail_no_memory(error, "the tokenizer", n_pieces * sizeof *t->pieces);
+    size_t end = 0;
     if (status == MVLM_OK)
-        status = read_pieces(name, t, bytes, n_bytes, error);
+        status = read_pieces(name, t, bytes, n_bytes, &end, error);
+    if (status == MVLM_OK)
+        status = read_rest(name, t, bytes + end, n_bytes - end, error);
     if (status == MVLM_OK)
         status = check(name, t, error);
     if (status == MVLM_OK)
@@ -156,6 +240,9 @@ void tokenizer_close(struct tokenizer *tokenizer)
         return;
     free(tokenizer->pieces);
     free(tokenizer->slots);
+    free(tokenizer->cuts);
+    free(tokenizer->merged);
+    free(tokenizer->merge_slots);
     free(tokenizer);
 }
 
@@ -173,14 +260,26 @@ mvlm_status id_list_add(struct id_list *list, int32_t id, mvlm_error *error)
     return MVLM_OK;
 }
 
-int32_t tokenizer_special_at(const struct tokenizer *t, const char *text, size_t n_bytes,
-                             size_t *length)
+mvlm_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
+                             enum lead lead, struct id_list *list, mvlm_error *error)
 {
-    for (size_t n = n_bytes < t->longest_special ? n_bytes : t->longest_special; n > 0; n--) {
-        const int32_t id = tokenizer_find(t, text, n);
-        if (id >= 0 && tokenizer_is_special(t, id)) {
-            *length = n;
-            return id;
+    if (n_bytes > INT32_MAX / 8)
+        return fail(error, MVLM_USAGE, "text of %zu bytes is too long to be encoded at once",
+                    n_bytes);
+    if (tokenizer->description->tokenizer.kind == TOKENIZER_BYTE_BPE)
+        return byte_bpe_encode(tokenizer, text, n_bytes, lead, list, error);
+    return sentencepiece_bpe_encode(tokenizer, text, n_bytes, lead, list, error);
+}
+
+int32_t tokenizer_cut_at(const struct tokenizer *t, const char *text, size_t n_bytes,
+                         size_t n_trusted, size_t *length)
+{
+    for (size_t i = 0; i < t->n_cuts && t->begins_cut[(unsigned char)*text]; i++) {
+        const struct piece *piece = &t->pieces[t->cuts[i]];
+        if (piece->n_bytes <= (is_special(piece) ? n_trusted : n_bytes) &&
+            memcmp(piece->text, text, piece->n_bytes) == 0) {
+            *length = piece->n_bytes;
+            return t->cuts[i];
         }
     }
     return -1;
@@ -190,19 +289,22 @@ bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
 {
     if (id < 0 || (size_t)id >= t->n_pieces)
         return true;
-    return t->pieces[id].type == PIECE_CONTROL || t->pieces[id].type == PIECE_UNKNOWN;
+    return is_special(&t->pieces[id]) && !tokenizer_is_apart(t, id);
 }
 
-size_t tokenizer_bytes(const struct tokenizer *t, int32_t id, char *out)
+bool tokenizer_is_apart(const struct tokenizer *t, int32_t id)
 {
-    if (tokenizer_is_special(t, id))
-        return 0;
-    const struct piece *piece = &t->pieces[id];
-    unsigned byte;
-    if (is_byte_piece(piece, &byte)) {
-        *out = (char)byte;
-        return 1;
-    }
+    return id >= 0 && (size_t)id < t->n_pieces && t->pieces[id].flags & PIECE_APART;
+}
+
+bool tokenizer_is_byte(const struct tokenizer *t, int32_t id)
+{
+    return id >= 0 && (size_t)id < t->n_pieces && t->pieces[id].type == PIECE_BYTE;
+}
+
+/* A normal piece of SentencePiece: marks are spaces. */
+static size_t unmark(const struct piece *piece, char *out)
+{
     size_t n = 0;
     for (size_t i = 0; i < piece->n_bytes;) {
         if (piece->n_bytes - i >= MARK_BYTES &&
@@ -215,58 +317,34 @@ size_t tokenizer_bytes(const struct tokenizer *t, int32_t id, char *out)
     return n;
 }
 
+/* A normal piece of byte_bpe: characters are bytes. */
+static size_t unspell(const struct piece *piece, char *out)
+{
+    size_t n = 0;
+    for (size_t i = 0, length; i < piece->n_bytes; i += length)
+        out[n++] = (char)byte_of_character(utf8_character(piece->text + i, &length));
+    return n;
+}
+
+size_t tokenizer_bytes(const struct tokenizer *t, int32_t id, char *out)
+{
+    if (tokenizer_is_special(t, id))
+        return 0;
+    const struct piece *piece = &t->pieces[id];
+    unsigned byte;
+    if (is_byte_piece(t, piece, &byte)) {
+        *out = (char)byte;
+        return 1;
+    }
+    if (!tokenizer_is_apart(t, id))
+        return t->description->tokenizer.kind == TOKENIZER_BYTE_BPE ? unspell(piece, out)
+                                                                    : unmark(piece, out);
+    memcpy(out, piece->text, piece->n_bytes);
+    return piece->n_bytes;
+}
+
 bool tokenizer_adds_space(const struct tokenizer *t)
 {
     return t->description->tokenizer.add_dummy_prefix &&
            !t->description->tokenizer.whitespace_as_suffix;
-}
-
-/* ---- Ids -> text ------------------------------------------------------------------------ */
-
-struct sink {
-    char *text;
-    size_t capacity, n; /* n counts what did not fit too */
-};
-
-static void sink_put(struct sink *sink, const char *bytes, size_t n_bytes)
-{
-    for (size_t i = 0; i < n_bytes; i++, sink->n++)
-        if (sink->n < sink->capacity)
-            sink->text[sink->n] = bytes[i];
-}
-
-static void detokenize(const struct tokenizer *t, const int32_t *ids, size_t n_ids, char *bytes,
-                       struct sink *sink)
-{
-    struct utf8_stream utf8 = {.n_pending = 0};
-    bool skip_space = tokenizer_adds_space(t);
-    char out[8];
-    for (size_t i = 0; i < n_ids; i++) {
-        const size_t n_bytes = tokenizer_bytes(t, ids[i], bytes);
-        for (size_t k = 0; k < n_bytes; k++) {
-            const bool skipped = skip_space && bytes[k] == ' ';
-            skip_space = false;
-            if (!skipped)
-                sink_put(sink, out, utf8_push(&utf8, (unsigned char)bytes[k], out));
-        }
-    }
-    sink_put(sink, out, utf8_finish(&utf8, out));
-}
-
-mvlm_status mvlm_detokenize(const mvlm_model *model, const int32_t *ids, size_t n_ids, char *text,
-                            size_t capacity, size_t *n_bytes, mvlm_error *error)
-{
-    struct sink sink = {text, capacity, 0};
-    *n_bytes = 0;
-    for (size_t i = 0; i < n_ids; i++)
-        if (ids[i] < 0 || ids[i] >= model->description.decoder.vocab)
-            return fail(error, MVLM_USAGE, "id %d is beyond the vocabulary of %lld", (int)ids[i],
-                        (long long)model->description.decoder.vocab);
-    char *bytes = malloc(model->tokenizer->longest);
-    if (!bytes)
-        return fail_no_memory(error, "a token", model->tokenizer->longest);
-    detokenize(model->tokenizer, ids, n_ids, bytes, &sink);
-    free(bytes);
-    *n_bytes = sink.n;
-    return MVLM_OK;
 }

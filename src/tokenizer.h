@@ -1,6 +1,7 @@
-/* Text <-> ids: SentencePiece's byte-pair encoding, with every choice read from the model's own
- * fields. The same steps as SentencePiece: normalise (white space), split into characters, merge
- * the best-scored adjacent pair until none is left, spell what is no piece in bytes. */
+/* Text <-> ids: byte-pair encoding as SentencePiece does it or as GPT-2 does, with every choice read
+ * from the model's own fields. SentencePiece: normalise (white space), split into characters, merge the
+ * best-scored adjacent pair until none is left, spell what is no piece in bytes. GPT-2: split into words,
+ * these into bytes, merge the adjacent pair that stands first in a list of merges until none is left. */
 #ifndef SRC_TOKENIZER_H
 #define SRC_TOKENIZER_H
 
@@ -21,6 +22,7 @@ struct piece {
     const char *text; /* in the mapped file, no NUL */
     uint32_t n_bytes;
     enum piece_type type;
+    unsigned flags; /* enum piece_flags */
     float score;
 };
 
@@ -32,7 +34,19 @@ struct tokenizer {
     size_t n_slots;        /* a power of two */
     int32_t byte_ids[256]; /* -1: no such piece */
     size_t longest;        /* bytes of the longest piece */
-    size_t longest_user, longest_special;
+    size_t longest_user;
+    /* pieces that are cut out of a text before it is encoded, longest first: special tokens, and those
+       that stand apart */
+    int32_t *cuts; /* [n_cuts] */
+    size_t n_cuts;
+    bool begins_cut[256]; /* by a text's first byte */
+    /* of byte_bpe */
+    const uint8_t
+        *merges; /* [n_merges] of struct format_merge, in the mapped file, at any address */
+    size_t n_merges;
+    int32_t *merged;       /* [n_merges]: the piece that each makes */
+    uint32_t *merge_slots; /* open hash table over pairs: rank + 1, 0 for empty */
+    size_t n_merge_slots;  /* a power of two */
 };
 
 /* Reads the tokenizer section, whose memory must outlive the tokenizer. MVLM_BAD_MODEL; `name`
@@ -58,21 +72,26 @@ enum lead {
     LEAD_NONE,  /* the same for text after a special token: no prefix, white space kept */
 };
 
-/* Appends the ids of plain text: nothing in it is special. The text must be valid UTF-8. */
+/* Appends the ids of plain text: nothing is cut out of it. The text must be valid UTF-8. */
 mvlm_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
                              enum lead lead, struct id_list *list, mvlm_error *error);
 
-/* The special token (control or unknown) whose text stands at the beginning of `text`, longest
- * first; its length goes to *length. -1: none. */
-int32_t tokenizer_special_at(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
-                             size_t *length);
+/* The piece that is cut out where `text` begins, the longest one there; its length goes to *length. -1:
+ * none. Special tokens (control and unknown) only within the first n_trusted bytes. */
+int32_t tokenizer_cut_at(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
+                         size_t n_trusted, size_t *length);
 
-/* Is the id left out of text? Control and unknown pieces, and ids without a piece. */
+/* Has the id no bytes? Control and unknown pieces but for those that stand apart, and ids without a piece. */
 bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id);
 
-/* The bytes that an id stands for: a byte, or the piece with spaces for its marks. At most
- * `longest` bytes (and at least one are needed) are written to `out`; returns their number. Special
- * tokens give none. */
+/* Is the id a byte that SentencePiece spelled a text with? */
+bool tokenizer_is_byte(const struct tokenizer *tokenizer, int32_t id);
+
+/* Does the id stand apart in decoded text? */
+bool tokenizer_is_apart(const struct tokenizer *tokenizer, int32_t id);
+
+/* The bytes that an id stands for: a byte, or the piece as it stands in a text. At most `longest` bytes
+ * (and at least one are needed) are written to `out`; returns their number. Special tokens give none. */
 size_t tokenizer_bytes(const struct tokenizer *tokenizer, int32_t id, char *out);
 
 /* Does a decoded text begin with a space that encoding put there? */

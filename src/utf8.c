@@ -10,6 +10,16 @@ size_t utf8_length(const char *text)
     return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 }
 
+uint32_t utf8_character(const char *text, size_t *length)
+{
+    static const unsigned char lead_bits[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+    *length = utf8_length(text);
+    uint32_t character = (unsigned char)*text & lead_bits[*length];
+    for (size_t i = 1; i < *length; i++)
+        character = character << 6 | ((unsigned char)text[i] & 0x3f);
+    return character;
+}
+
 /* How many bytes a character has that begins so; 0 for a byte that begins none. */
 static size_t length_of_lead(unsigned char lead)
 {
@@ -58,13 +68,19 @@ static size_t put(char *out, const void *bytes, size_t n)
     return n;
 }
 
+/* U+FFFD for what is pending, which is no character. */
+static size_t give_up(struct utf8_stream *stream, char *out)
+{
+    const size_t n = stream->n_pending ? put(out, replacement, 3) : 0;
+    stream->n_pending = 0;
+    return n;
+}
+
 size_t utf8_push(struct utf8_stream *stream, unsigned char byte, char *out)
 {
     size_t n = 0;
-    if (stream->n_pending && !continues(stream->pending, stream->n_pending, byte)) {
-        n += put(out, replacement, 3);
-        stream->n_pending = 0;
-    }
+    if (stream->n_pending && !continues(stream->pending, stream->n_pending, byte))
+        n += give_up(stream, out);
     if (stream->n_pending == 0 && length_of_lead(byte) == 0)
         return n + put(out + n, replacement, 3);
     stream->pending[stream->n_pending++] = byte;
@@ -77,9 +93,7 @@ size_t utf8_push(struct utf8_stream *stream, unsigned char byte, char *out)
 
 size_t utf8_finish(struct utf8_stream *stream, char *out)
 {
-    const size_t n = stream->n_pending ? put(out, replacement, 3) : 0;
-    stream->n_pending = 0;
-    return n;
+    return give_up(stream, out);
 }
 
 bool utf8_is_space(const char *text, size_t n_bytes, size_t *length)
@@ -89,19 +103,24 @@ bool utf8_is_space(const char *text, size_t n_bytes, size_t *length)
     } spaces[] = {{0x09, 0x0d},     {0x1c, 0x20},     {0x85, 0x85},     {0xa0, 0xa0},
                   {0x1680, 0x1680}, {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f},
                   {0x205f, 0x205f}, {0x3000, 0x3000}};
-    *length = utf8_length(text);
-    if (*length > n_bytes)
+    if (utf8_length(text) > n_bytes)
         return false;
-    const unsigned char *b = (const unsigned char *)text;
-    uint32_t character = b[0];
-    if (*length == 2)
-        character = (uint32_t)(b[0] & 0x1f) << 6 | (b[1] & 0x3f);
-    else if (*length == 3)
-        character = (uint32_t)(b[0] & 0x0f) << 12 | (uint32_t)(b[1] & 0x3f) << 6 | (b[2] & 0x3f);
-    else if (*length == 4)
-        return false;
+    const uint32_t character = utf8_character(text, length);
     for (size_t i = 0; i < sizeof spaces / sizeof *spaces; i++)
         if (character >= spaces[i].first && character <= spaces[i].last)
             return true;
     return false;
+}
+
+size_t utf8_trimmed(const char *text, size_t n_bytes)
+{
+    while (n_bytes > 0) {
+        size_t start = n_bytes - 1, length;
+        while (start > 0 && ((unsigned char)text[start] & 0xc0) == 0x80)
+            start--;
+        if (!utf8_is_space(text + start, n_bytes - start, &length))
+            break;
+        n_bytes = start;
+    }
+    return n_bytes;
 }

@@ -283,8 +283,8 @@ static void stops_when_told_to(void **state)
     }
 }
 
-/* SIGTERM and SIGINT: the records at hand are finished, and no other is begun. The first of four answers is short; the
- * signal comes when it is there. */
+/* SIGTERM and SIGINT: the records at hand are finished, and no other is begun. The first of four answers is shorter,
+ * but long enough for the others to be begun meanwhile; the signal comes when it is there. */
 static void a_signal_finishes_the_records_at_hand(void **state)
 {
     static const struct {
@@ -295,13 +295,15 @@ static void a_signal_finishes_the_records_at_hand(void **state)
         char *script;
         batch_begin(state);
         assert_true(
-            asprintf(&script,
-                     "for i in $(seq 60); do echo \"{\\\"id\\\": \\\"$i\\\", \\\"prompt\\\": "
-                     "\\\"Hi $i\\\", \\\"max_tokens\\\": $((i == 1 ? 1 : 300))}\"; done >@t/lines; "
-                     "mkfifo @t/answers; \"$0\" \"$@\" >@t/answers & exec 3<@t/answers; "
-                     "read -r line <&3; kill -%s $!; echo \"$line\"; cat <&3; wait $!; code=$?; "
-                     "rm @t/answers; exit $code",
-                     rows[i].name) > 0);
+            asprintf(
+                &script,
+                "for i in $(seq 60); do echo \"{\\\"id\\\": \\\"$i\\\", \\\"prompt\\\": "
+                "\\\"Hi $i\\\", \\\"max_tokens\\\": $((i == 1 ? 60 : 300))}\"; done >@t/lines; "
+                "mkfifo @t/answers; \"$0\" \"$@\" >@t/answers & exec 3<@t/answers; "
+                "read -r line <&3; kill -%s $!; printf '%%s\\n' \"$line\"; cat <&3; wait $!; "
+                "code=$?; "
+                "rm @t/answers; exit $code",
+                rows[i].name) > 0);
         struct program_result result = cli(
             WORDS(BATCH, ASKED, "--jsonl-in", "@t/lines", "--parallel", "4"), script, NULL, NULL);
         assert_int_equal(result.code, rows[i].code);

@@ -218,11 +218,13 @@ static void a_tied_head_stays(void **state)
 static void the_rewrite_is_exact(void **state)
 {
     struct origin origin;
+    const struct config_changes unchanged = {0};
     mvlm_error error = {0};
     size_t n_checked = 0;
     (void)state;
     build_outliers("v1");
-    assert_int_equal(origin_open_checkpoint(checkpoint, &origin, &error), MVLM_OK);
+    assert_int_equal(origin_open_checkpoint(checkpoint, NULL, &unchanged, &origin, &error),
+                     MVLM_OK);
     struct format_tensor *directory = calloc(origin.n, sizeof *directory);
     schema_place(origin.specs, origin.n, &(struct tensor_types){TENSOR_Q8, TENSOR_Q4, TENSOR_Q8}, 0,
                  directory);

@@ -163,12 +163,12 @@ static void check_threads(struct run *run)
 static void check_case(const char *folder, const char *name, void *user)
 {
     char *checkpoint = path_of(folder, "checkpoint", NULL), *temporary = temporary_folder();
-    char *path = path_of(temporary, "model.bin", NULL);
+    char *path = path_of(temporary, "model.bin", NULL), *adapter = path_of(folder, "adapter", NULL);
     struct run run = {.folder = folder, .name = name};
     mvlm_error error = {0};
     print_message("  %s\n", name);
     conversation_open_case(&run.conversation, folder, user);
-    convert_test(checkpoint, path, "f32");
+    convert_test_lora(checkpoint, path_exists(adapter) ? adapter : NULL, path, "f32");
     if (mvlm_model_open(path, NULL, &run.model, &error) != MVLM_OK ||
         mvlm_model_verify(run.model, NULL, NULL, &error) != MVLM_OK)
         fail_msg("%s: %s", name, error.message);
@@ -185,6 +185,7 @@ static void check_case(const char *folder, const char *name, void *user)
     remove_folder(temporary);
     free(temporary);
     free(path);
+    free(adapter);
     free(checkpoint);
 }
 
@@ -204,8 +205,19 @@ static void shared_cases(void **state)
                               SHARED_DIR "/reference/images") > 0);
 }
 
+static void shared_family_cases(void **state)
+{
+    (void)state;
+    if (!path_exists(SHARED_DIR "/reference/family/cases"))
+        skip();
+    assert_true(
+        for_each_case(getenv("FAMILY") ? getenv("FAMILY") : SHARED_DIR "/reference/family/cases",
+                      check_case, SHARED_DIR "/reference/images") > 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(own_cases), cmocka_unit_test(shared_cases)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(own_cases), cmocka_unit_test(shared_cases),
+                                       cmocka_unit_test(shared_family_cases)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

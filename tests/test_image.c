@@ -160,10 +160,9 @@ static struct picture noise(int width, int height)
     return picture;
 }
 
-/* crc32 of the squares that Pillow 10.4 makes of the same noise, padded, cropped, squashed. Later
- * releases (12.3 for very tall pictures, 13 for more) run the vertical pass first where the height
- * shrinks more than the width: that changes squashing only, and the models were published before.
- */
+/* crc32 of the squares that Pillow makes of the same noise: 10.4, padded and cropped, and 13, squashed. (Later
+ * releases than 10.4, 12.3 for very tall pictures and 13 for more, run the vertical pass first where the height shrinks
+ * much more than the width.) */
 static void resizing_equals_pillow(void **state)
 {
     /* clang-format off */
@@ -184,10 +183,10 @@ static void resizing_equals_pillow(void **state)
         {100, 37, 28, {0x528dacd2, 0x55d657c2, 0x37d3f86e}},
         {28, 101, 28, {0x5c5e8c2e, 0x54806d82, 0xeda65934}},
         {1, 3000, 28, {0xcb8f4c48, 0x940de82b, 0x84e60db9}},
-        {2, 2999, 28, {0xcb8f4c48, 0xe6693c31, 0xe0a90da8}},
+        {2, 2999, 28, {0xcb8f4c48, 0xe6693c31, 0x5955ed99}},
         {3000, 1, 28, {0xcb8f4c48, 0x67b22dec, 0xbaf5c2b8}},
         {640, 481, 112, {0xfd1d0888, 0x56996120, 0xf56af2c6}},
-        {333, 500, 336, {0x6c68b814, 0x1cacff90, 0x0ee92ede}},
+        {333, 500, 336, {0x6c68b814, 0x1cacff90, 0xf8258800}},
         {1200, 900, 336, {0xece4100f, 0x9d9e6641, 0xee87e294}},
         {97, 97, 336, {0xee660b5a, 0xee660b5a, 0xee660b5a}},
         {4000, 3000, 336, {0xe8688158, 0xc64105b0, 0x51365179}},

@@ -9,7 +9,7 @@
 static void open_model(const char *name, struct origin *origin)
 {
     mvlm_error error = {0};
-    if (origin_open_random(name, 5, origin, &error) != MVLM_OK)
+    if (origin_open_random(name, 5, &(struct config_changes){0}, origin, &error) != MVLM_OK)
         fail_msg("%s", error.message);
 }
 
@@ -60,14 +60,14 @@ static void the_vocabulary_opens_and_spells_bytes(void **state)
     size_t n = 0, length;
     (void)state;
     open_model("v1-3b", &origin);
-    const size_t n_encoded = sentencepiece_encode(&origin.tokenizer, NULL);
+    const size_t n_encoded = vocabulary_encode(&origin.tokenizer, NULL);
     uint8_t *encoded = malloc(n_encoded);
-    sentencepiece_encode(&origin.tokenizer, encoded);
+    vocabulary_encode(&origin.tokenizer, encoded);
     if (tokenizer_open("t", &origin.config.description, encoded, n_encoded, &tokenizer, &error) !=
         MVLM_OK)
         fail_msg("%s", error.message);
     assert_int_equal(tokenizer->n_pieces, 32000);
-    assert_int_equal(tokenizer_special_at(tokenizer, "</s>", 4, &length), 2);
+    assert_int_equal(tokenizer_cut_at(tokenizer, "</s>", 4, 4, &length), 2);
     assert_int_equal(tokenizer_bytes(tokenizer, 31999, bytes), 5); /* a space and four letters */
     assert_int_equal(tokenizer_encode(tokenizer, text, sizeof text - 1, LEAD_NONE, &list, &error),
                      MVLM_OK);
@@ -167,7 +167,8 @@ static void rows_do_not_depend_on_how_they_are_read(void **state)
     assert_memory_not_equal(all, sibling, 4096 * sizeof *all);
     free(sibling);
     mvlm_error error;
-    assert_int_equal(origin_open_random("v2-1.7b", 6, &other, &error), MVLM_OK);
+    assert_int_equal(origin_open_random("v2-1.7b", 6, &(struct config_changes){0}, &other, &error),
+                     MVLM_OK);
     float *reseeded = read_rows(&other, name, 0, 1);
     assert_memory_not_equal(all, reseeded, 4096 * sizeof *all);
     free(reseeded);

@@ -4,10 +4,10 @@
 # (arm64 only on Debian, whose mirrors have both architectures)
 set -eu
 
-build_packages="gcc libc6-dev make cmake pkg-config libgomp1 libstb-dev libjansson-dev libxxhash-dev zlib1g-dev libedit-dev"
+build_packages="gcc libc6-dev make cmake pkg-config libgomp1 libstb-dev libjansson-dev libxxhash-dev libutf8proc-dev zlib1g-dev libedit-dev"
 test_packages="libcmocka-dev libsimde-dev"
-arm64_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static libjansson-dev:arm64 libxxhash-dev:arm64 zlib1g-dev:arm64
-libgomp1:arm64 libcmocka-dev:arm64"
+arm64_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static libjansson-dev:arm64 libxxhash-dev:arm64 libutf8proc-dev:arm64
+zlib1g-dev:arm64 libgomp1:arm64 libcmocka-dev:arm64"
 
 missing() {
     for package in "$@"; do
@@ -28,8 +28,8 @@ for what; do
     esac
 done
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    echo "setup: this is no Debian; needed are a C11 compiler with OpenMP, CMake 3.22, pkg-config, stb, jansson, xxhash," \
-         "zlib and, for the tests, cmocka. Going on with what there is." >&2
+    echo "setup: this is no Debian; needed are a C11 compiler with OpenMP, CMake 3.22, pkg-config, stb, jansson, utf8proc," \
+         "xxhash, zlib and, for the tests, cmocka. Going on with what there is." >&2
     exit 0
 fi
 # shellcheck disable=SC2086 # words are meant to be split

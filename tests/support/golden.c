@@ -143,6 +143,11 @@ size_t for_each_case(const char *cases, void (*each)(const char *, const char *,
 
 void convert_test(const char *checkpoint, const char *path, const char *type)
 {
+    convert_test_lora(checkpoint, NULL, path, type);
+}
+
+void convert_test_lora(const char *checkpoint, const char *lora, const char *path, const char *type)
+{
     const enum tensor_type matrices = strcmp(type, "f16") == 0      ? TENSOR_F16
                                       : strcmp(type, "q8") == 0     ? TENSOR_Q8
                                       : strncmp(type, "q4", 2) == 0 ? TENSOR_Q4
@@ -150,6 +155,7 @@ void convert_test(const char *checkpoint, const char *path, const char *type)
     const enum tensor_type other = matrices == TENSOR_Q4 ? TENSOR_Q8 : matrices; /* as --type q4 */
     const struct convert_options options = {
         .types = {other, matrices, other},
+        .lora = lora,
         .norm_balance = CONVERT_NORM_BALANCE,
         .calibration = strcmp(type, "q4-plain") == 0 ? 0 : CONVERT_CALIBRATION,
         .force = true};

@@ -9,17 +9,19 @@
 
 enum { FAR_LARGER = 4, MOST_EXPONENT = 6 };
 
-/* Norms, and all that reads them. The other norms feed residuals or convolutions. */
+/* Norms, and all that may read them. A row whose norm is not there is no row: a parallel block has no ffn_norm, and its
+ * MLP reads attention_norm. The other norms feed residuals or convolutions. */
 static const struct balanced {
-    const char *norm, *readers[3];
+    const char *norm, *readers[5];
 } balanced[] = {
     {"vision.layers.%d.norm1",
      {"vision.layers.%d.q.weight", "vision.layers.%d.k.weight", "vision.layers.%d.v.weight"}},
     {"vision.layers.%d.norm2", {"vision.layers.%d.fc1.weight"}},
-    {"decoder.layers.%d.attention_norm",
-     {"decoder.layers.%d.q.weight", "decoder.layers.%d.k.weight", "decoder.layers.%d.v.weight"}},
     {"decoder.layers.%d.ffn_norm",
-     {"decoder.layers.%d.gate.weight", "decoder.layers.%d.up.weight"}},
+     {"decoder.layers.%d.up.weight", "decoder.layers.%d.gate.weight"}},
+    {"decoder.layers.%d.attention_norm",
+     {"decoder.layers.%d.q.weight", "decoder.layers.%d.k.weight", "decoder.layers.%d.v.weight",
+      "decoder.layers.%d.up.weight", "decoder.layers.%d.gate.weight"}},
     {"decoder.norm", {"decoder.head.weight"}}, /* not there where the head is tied */
 };
 
@@ -55,6 +57,10 @@ static const struct balanced *find_row(const struct origin *origin,
     for (size_t i = 0; i < sizeof balanced / sizeof *balanced; i++) {
         const struct balanced *row = &balanced[i];
         if (!is_norm(row, spec->pattern) && !is_reader(row, spec->pattern))
+            continue;
+        char norm[FORMAT_NAME_BYTES];
+        snprintf(norm, sizeof norm, "%s.weight", row->norm);
+        if (find(origin, norm, spec->number) == origin->n)
             continue;
         const size_t reader = find(origin, row->readers[0], spec->number);
         return reader < origin->n && is_quantized(directory[reader].type) ? row : NULL;

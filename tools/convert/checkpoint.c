@@ -242,11 +242,9 @@ static mvlm_status open_single(struct checkpoint *checkpoint, const char *folder
     return sort_tensors(checkpoint, error);
 }
 
-mvlm_status checkpoint_open(const char *folder, struct checkpoint **out, mvlm_error *error)
+static mvlm_status open_choice(const char *folder, const struct choice *choice,
+                               struct checkpoint **out, mvlm_error *error)
 {
-    const struct choice *choice = NULL;
-    *out = NULL;
-    TRY(choose(folder, &choice, error));
     struct checkpoint *const checkpoint = calloc(1, sizeof *checkpoint);
     if (!checkpoint)
         return fail_no_memory(error, "a checkpoint", sizeof *checkpoint);
@@ -257,6 +255,24 @@ mvlm_status checkpoint_open(const char *folder, struct checkpoint **out, mvlm_er
     else
         checkpoint_close(checkpoint);
     return status;
+}
+
+mvlm_status checkpoint_open(const char *folder, struct checkpoint **out, mvlm_error *error)
+{
+    const struct choice *choice = NULL;
+    *out = NULL;
+    TRY(choose(folder, &choice, error));
+    return open_choice(folder, choice, out, error);
+}
+
+mvlm_status checkpoint_open_file(const char *folder, const char *name, struct checkpoint **out,
+                                 mvlm_error *error)
+{
+    const size_t n = strlen(name);
+    const bool zip = n > 4 && strcmp(name + n - 4, ".bin") == 0;
+    const struct choice choice = {name, false, zip ? torch_bin_read : safetensors_read};
+    *out = NULL;
+    return open_choice(folder, &choice, out, error);
 }
 
 void checkpoint_close(struct checkpoint *checkpoint)

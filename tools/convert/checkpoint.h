@@ -42,6 +42,9 @@ struct checkpoint;
  * afterwards each tensor's extent lies within its file. On error MVLM_BAD_MODEL, and *out is NULL.
  */
 mvlm_status checkpoint_open(const char *folder, struct checkpoint **out, mvlm_error *error);
+/* The same of one file of the folder, whose name ends in .safetensors or .bin. */
+mvlm_status checkpoint_open_file(const char *folder, const char *name, struct checkpoint **out,
+                                 mvlm_error *error);
 void checkpoint_close(struct checkpoint *checkpoint);
 
 /* All tensors, sorted by name. */

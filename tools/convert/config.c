@@ -8,72 +8,19 @@
 #include "status.h"
 #include "json_file.h"
 #include "side_files.h"
+#include "tokenizer.h"
 
 static const char file[] = "config.json";
 
-/* ---- Tables ----------------------------------------------------------------------------- */
-
-/* Model types whose decoder is LLaMA's. */
-static const char *const llama_types[] = {"mobilevlm", "mobilellama", "mobile_llama", "llama",
-                                          NULL};
-
-/* Names of activations in config.json. */
-static const struct {
-    const char *name;
-    enum activation activation;
-} activations[] = {
-    {"silu", ACTIVATION_SILU},
-    {"swish", ACTIVATION_SILU},
-    {"quick_gelu", ACTIVATION_QUICK_GELU},
-    {"gelu", ACTIVATION_GELU},
-    {"gelu_new", ACTIVATION_GELU_TANH},
-    {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
-    {"relu", ACTIVATION_RELU},
-};
-
-static const struct projector_source projectors[] = {
-    {"ldpnet", PROJECTOR_LDP, 2, "model.mm_projector.model.mlp.%d", 1, 2},
-    {"ldpnetv2", PROJECTOR_LDPV2, 2, "model.mm_projector.mlp.mlp.%d", 0, 2},
-    {"linear", PROJECTOR_MLP, 1, "model.mm_projector", 0, 0},
-    {"mlpx_gelu", PROJECTOR_MLP, 0, "model.mm_projector.%d", 0, 2},
-};
-
-/* Conversation templates, by conv_mode. */
-static const struct prompt_template {
-    const char *name;
-    struct prompt_texts texts;
-} templates[] = {
-    {"v1",
-     {1, "",
-      "A chat between a curious user and an artificial intelligence assistant. "
-      "The assistant gives helpful, detailed, and polite answers to the user's questions.",
-      " ", "USER: ", " ASSISTANT:", " ", "</s>"}},
-    /* our own: a small model's prompt without the sentence that it would read each time */
-    {"short", {1, "", "", "", "USER: ", " ASSISTANT:", " ", "</s>"}},
-};
-
-/* The tower that the published checkpoints name but do not describe:
- * openai/clip-vit-large-patch14-336. */
-static const char clip_name[] = "clip-vit-large-patch14-336";
-static const int64_t clip_size = 336, clip_patch = 14, clip_width = 1024, clip_ffn = 4096,
-                     clip_layers = 24, clip_heads = 16;
-
-/* CLIP's image processor: mean and deviation of red, green and blue; padding is the mean, cut to
- * whole numbers. */
-static const double clip_mean[] = {0.48145466, 0.4578275, 0.40821073};
-static const double clip_std[] = {0.26862954, 0.26130258, 0.27577711};
-
 /* ---- Pieces ----------------------------------------------------------------------------- */
 
-static mvlm_status find_activation(const char *key, const char *name, int64_t *activation,
+static mvlm_status read_activation(const char *key, const char *name, int64_t *activation,
                                    mvlm_error *error)
 {
-    for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
-        if (strcmp(activations[i].name, name) == 0) {
-            *activation = activations[i].activation;
-            return MVLM_OK;
-        }
-    return fail(error, MVLM_BAD_MODEL, "%s: %s \"%.60s\" is not supported", file, key, name);
+    *activation = find_activation(name);
+    return *activation >= 0
+               ? MVLM_OK
+               : fail(error, MVLM_BAD_MODEL, "%s: %s \"%.60s\" is not supported", file, key, name);
 }
 
 /* A field that must have one value (or be absent), because anything else would need what this
@@ -97,15 +44,61 @@ static mvlm_status demand_text(const json_t *json, const char *key, const char *
     return MVLM_OK;
 }
 
-static mvlm_status check_model_type(const json_t *json, mvlm_error *error)
+static mvlm_status read_family(struct config *c, mvlm_error *error)
 {
     const char *type;
-    TRY(json_text_field(file, json, "model_type", "", &type, error));
-    for (size_t i = 0; llama_types[i]; i++)
-        if (strcmp(type, llama_types[i]) == 0)
-            return MVLM_OK;
-    return fail(error, MVLM_BAD_MODEL,
-                "%s: model_type \"%.60s\" is not supported (mobilevlm and llama are)", file, type);
+    TRY(json_text_field(file, c->json, "model_type", "", &type, error));
+    c->family = find_family(type);
+    return c->family ? MVLM_OK
+                     : fail(error, MVLM_BAD_MODEL,
+                            "%s: model_type \"%.60s\" is not supported (those of MobileVLM, LLaMA, "
+                            "Imp, Phi-2, Qwen2 and Phi-3 are)",
+                            file, type);
+}
+
+/* Phi-2's first releases call some fields otherwise. (Not so the other families: MobileVLM's 3B checkpoints carry an
+ * n_head, left over from their training code, that is wrong.) */
+static mvlm_status rename_fields(const struct config *c, mvlm_error *error)
+{
+    static const struct {
+        const char *old, *name;
+    } names[] = {{"n_embd", "hidden_size"},
+                 {"n_inner", "intermediate_size"},
+                 {"n_layer", "num_hidden_layers"},
+                 {"n_head", "num_attention_heads"},
+                 {"n_head_kv", "num_key_value_heads"},
+                 {"n_positions", "max_position_embeddings"},
+                 {"activation_function", "hidden_act"},
+                 {"layer_norm_epsilon", "layer_norm_eps"}};
+    const json_t *width = json_object_get(c->json, "n_embd");
+    if (c->family->norm != NORM_LAYER || !json_is_integer(width))
+        return MVLM_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        json_t *value = json_object_get(c->json, names[i].old);
+        if (value && !json_is_null(value) && !json_object_get(c->json, names[i].name) &&
+            json_object_set(c->json, names[i].name, value) != 0)
+            return fail_no_memory(error, file, 0);
+    }
+    if (!json_object_get(c->json, "intermediate_size") &&
+        json_object_set_new(c->json, "intermediate_size",
+                            json_integer(4 * json_integer_value(width))) != 0)
+        return fail_no_memory(error, file, 0);
+    return MVLM_OK;
+}
+
+/* What would need attention or layers that this program does not have. */
+static mvlm_status refuse_variants(const json_t *json, mvlm_error *error)
+{
+    static const char *const experts[] = {"num_experts", "num_local_experts", "n_routed_experts",
+                                          "num_experts_per_tok"};
+    for (size_t i = 0; i < sizeof experts / sizeof *experts; i++)
+        if (json_integer_value(json_object_get(json, experts[i])) > 0)
+            return fail(error, MVLM_BAD_MODEL, "%s: a mixture of experts (\"%s\") is not supported",
+                        file, experts[i]);
+    TRY(demand_false(json, "use_sliding_window", error));
+    TRY(demand_false(json, "qk_layernorm", error));
+    TRY(demand_false(json, "attention_bias", error));
+    return demand_false(json, "mlp_bias", error);
 }
 
 /* The kind of scaling in `rope`: "type" as the published checkpoints write it, "rope_type" as newer ones do. */
@@ -147,18 +140,68 @@ static mvlm_status read_rope_object(const char *key, const json_t *rope, struct 
     return MVLM_OK;
 }
 
-static mvlm_status read_rope(const json_t *json, struct description *d, mvlm_error *error)
+/* How many of a head's values are rotated: all, or a share of them. */
+static mvlm_status read_rope_dims(const struct config *c, struct description *d, mvlm_error *error)
 {
     double partial;
+    const int64_t none = 0;
+    int64_t dims;
+    TRY(json_number_field(file, c->json, "partial_rotary_factor", c->family->partial_rotary_factor,
+                          &partial, error));
+    if (!(partial > 0 && partial <= 1))
+        return fail(error, MVLM_BAD_MODEL, "%s: \"partial_rotary_factor\" %g is not within 0 to 1",
+                    file, partial);
+    dims = (int64_t)(partial * (double)d->decoder.head_dim);
+    if (c->family->norm == NORM_LAYER &&
+        json_object_get(c->json, "n_embd")) /* of the first releases */
+        TRY(json_integer_field(file, c->json, "rotary_dim", 0, d->decoder.head_dim,
+                               json_object_get(c->json, "partial_rotary_factor") ? &dims : &none,
+                               &dims, error));
+    if (dims % 2 || dims == 0)
+        return fail(
+            error, MVLM_BAD_MODEL,
+            "%s: \"partial_rotary_factor\" %g rotates %lld of a head's %lld values: they are "
+            "rotated in pairs",
+            file, partial, (long long)dims, (long long)d->decoder.head_dim);
+    d->decoder.rope_dims = dims;
+    return MVLM_OK;
+}
+
+static mvlm_status read_rope(const struct config *c, struct description *d, mvlm_error *error)
+{
+    const json_t *json = c->json;
     d->decoder.rope_scale = 1.0;
     TRY(json_number_field(file, json, "rope_theta", 1e4, &d->decoder.rope_theta, error));
     TRY(read_rope_object("rope_scaling", json_object_get(json, "rope_scaling"), d, error));
     TRY(read_rope_object("rope_parameters", json_object_get(json, "rope_parameters"), d, error));
-    TRY(json_number_field(file, json, "partial_rotary_factor", 1.0, &partial, error));
-    if (partial != 1.0)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"partial_rotary_factor\" %g is not supported",
-                    file, partial);
-    d->decoder.rope_dims = d->decoder.head_dim;
+    return read_rope_dims(c, d, error);
+}
+
+/* The fields that a family has by itself. */
+static void take_family(const struct family *family, struct description *d)
+{
+    d->decoder.norm = family->norm;
+    d->decoder.parallel_block = family->parallel_block;
+    d->decoder.plain_ffn = family->plain_ffn;
+    d->decoder.qkv_bias = family->qkv_bias;
+    d->decoder.out_bias = family->out_bias;
+    d->decoder.ffn_bias = family->ffn_bias;
+    d->decoder.head_bias = family->head_bias;
+}
+
+/* Positions that it was trained for; where attention looks back no further than a window, not more than that has. */
+static mvlm_status read_context(const json_t *json, int64_t *context, mvlm_error *error)
+{
+    const int64_t fallback = 2048, none = 0;
+    int64_t window;
+    TRY(json_integer_field(file, json, "max_position_embeddings", 1, 1048576, &fallback, context,
+                           error));
+    /* Qwen2 names a window that use_sliding_window, which must be false, turns on */
+    if (json_object_get(json, "use_sliding_window"))
+        return MVLM_OK;
+    TRY(json_integer_field(file, json, "sliding_window", 0, 1048576, &none, &window, error));
+    if (window > 0 && window < *context)
+        *context = window;
     return MVLM_OK;
 }
 
@@ -166,11 +209,12 @@ static mvlm_status read_decoder(struct config *c, mvlm_error *error)
 {
     const json_t *json = c->json;
     struct description *d = &c->description;
-    const int64_t context = 2048;
+    const struct family *family = c->family;
     const char *activation;
     bool tied;
-    TRY(demand_false(json, "attention_bias", error));
-    TRY(demand_false(json, "mlp_bias", error));
+    TRY(rename_fields(c, error));
+    TRY(refuse_variants(json, error));
+    take_family(family, d);
     if (json_object_get(json, "quantization_config"))
         return fail(error, MVLM_BAD_MODEL,
                     "%s: a checkpoint that is quantized already (\"quantization_config\") is not "
@@ -181,8 +225,6 @@ static mvlm_status read_decoder(struct config *c, mvlm_error *error)
                            error));
     TRY(json_integer_field(file, json, "num_hidden_layers", 1, 1024, NULL, &d->decoder.n_layers,
                            error));
-    /* never n_head: the 3B checkpoints carry one, left over from their training code, that is wrong
-     */
     TRY(json_integer_field(file, json, "num_attention_heads", 1, 1024, NULL, &d->decoder.n_heads,
                            error));
     TRY(json_integer_field(file, json, "num_key_value_heads", 1, 1024, &d->decoder.n_heads,
@@ -196,47 +238,70 @@ static mvlm_status read_decoder(struct config *c, mvlm_error *error)
     TRY(json_integer_field(file, json, "head_dim", 2, 1024, &head_dim, &d->decoder.head_dim,
                            error));
     TRY(json_integer_field(file, json, "vocab_size", 1, 4194304, NULL, &d->decoder.vocab, error));
-    TRY(json_integer_field(file, json, "max_position_embeddings", 1, 1048576, &context,
-                           &d->decoder.context, error));
-    TRY(json_number_field(file, json, "rms_norm_eps", 1e-6, &d->decoder.norm_eps, error));
-    TRY(read_rope(json, d, error));
-    TRY(json_text_field(file, json, "hidden_act", "silu", &activation, error));
-    TRY(find_activation("hidden_act", activation, &d->decoder.activation, error));
+    TRY(read_context(json, &d->decoder.context, error));
+    TRY(json_number_field(file, json, family->eps_key, family->norm_eps, &d->decoder.norm_eps,
+                          error));
+    TRY(read_rope(c, d, error));
+    TRY(json_text_field(file, json, family->activation_key, family->activation, &activation,
+                        error));
+    TRY(read_activation(family->activation_key, activation, &d->decoder.activation, error));
     TRY(json_bool_field(file, json, "tie_word_embeddings", false, &tied, error));
     d->decoder.tied_head = tied;
     return MVLM_OK;
 }
 
-static mvlm_status read_tower(struct config *c, mvlm_error *error)
+/* Which tower it is, and the object that describes it: NULL where its name says all. */
+static mvlm_status choose_tower(struct config *c, const json_t **given, mvlm_error *error)
 {
-    const json_t *tower = json_object_get(c->json, "vision_config");
-    struct description *d = &c->description;
-    const bool given = tower && !json_is_null(tower);
-    const char *activation, *name;
-    if (given && !json_is_object(tower))
+    const char *name, *type;
+    *given = json_object_get(c->json, "vision_config");
+    if (json_is_null(*given))
+        *given = NULL;
+    if (*given && !json_is_object(*given))
         return fail(error, MVLM_BAD_MODEL, "%s: \"vision_config\" is no object", file);
-    tower = given ? tower : NULL;
-    TRY(json_text_field(file, c->json, "mm_vision_tower", clip_name, &name, error));
-    if (!given && !strstr(name, clip_name))
+    TRY(json_text_field(file, c->json, "mm_vision_tower", "clip-vit-large-patch14-336", &name,
+                        error));
+    TRY(json_text_field(file, c->json, "vision_tower_type",
+                        strstr(name, "siglip") ? "siglip" : "clip", &type, error));
+    c->tower = find_tower(type);
+    if (!c->tower)
+        return fail(error, MVLM_BAD_MODEL,
+                    "%s: \"vision_tower_type\" \"%.60s\" is not supported (clip and siglip are)",
+                    file, type);
+    if (!*given && !strstr(name, c->tower->only))
         return fail(error, MVLM_BAD_MODEL,
                     "%s: nothing is known of the tower \"%.80s\" without a \"vision_config\"", file,
                     name);
-    TRY(json_integer_field(file, tower, "image_size", 1, 4096, given ? NULL : &clip_size,
+    return MVLM_OK;
+}
+
+static mvlm_status read_tower(struct config *c, mvlm_error *error)
+{
+    struct description *d = &c->description;
+    const json_t *given;
+    const char *activation;
+    TRY(choose_tower(c, &given, error));
+    const struct tower *t = c->tower;
+    TRY(json_integer_field(file, given, "image_size", 1, 4096, given ? NULL : &t->image_size,
                            &d->image.size, error));
-    TRY(json_integer_field(file, tower, "patch_size", 1, 1024, given ? NULL : &clip_patch,
+    TRY(json_integer_field(file, given, "patch_size", 1, 1024, given ? NULL : &t->patch_size,
                            &d->vision.patch_size, error));
-    TRY(json_integer_field(file, tower, "hidden_size", 1, 65536, given ? NULL : &clip_width,
+    TRY(json_integer_field(file, given, "hidden_size", 1, 65536, given ? NULL : &t->width,
                            &d->vision.width, error));
-    TRY(json_integer_field(file, tower, "intermediate_size", 1, 262144, given ? NULL : &clip_ffn,
+    TRY(json_integer_field(file, given, "intermediate_size", 1, 262144, given ? NULL : &t->ffn,
                            &d->vision.ffn, error));
-    TRY(json_integer_field(file, tower, "num_hidden_layers", 1, 1024, given ? NULL : &clip_layers,
+    TRY(json_integer_field(file, given, "num_hidden_layers", 1, 1024, given ? NULL : &t->n_layers,
                            &c->tower_layers, error));
-    TRY(json_integer_field(file, tower, "num_attention_heads", 1, 1024, given ? NULL : &clip_heads,
+    if (given && t->cut)
+        c->tower_layers++;
+    TRY(json_integer_field(file, given, "num_attention_heads", 1, 1024, given ? NULL : &t->n_heads,
                            &d->vision.n_heads, error));
-    TRY(json_number_field(file, tower, "layer_norm_eps", 1e-5, &d->vision.norm_eps, error));
-    TRY(json_text_field(file, tower, "hidden_act", "quick_gelu", &activation, error));
-    TRY(find_activation("vision_config: hidden_act", activation, &d->vision.activation, error));
-    d->vision.class_token = d->vision.pre_norm = 1;
+    TRY(json_number_field(file, given, "layer_norm_eps", t->norm_eps, &d->vision.norm_eps, error));
+    TRY(json_text_field(file, given, "hidden_act", t->activation, &activation, error));
+    TRY(read_activation("vision_config: hidden_act", activation, &d->vision.activation, error));
+    d->vision.class_token = t->class_token;
+    d->vision.pre_norm = t->pre_norm;
+    d->vision.patch_bias = t->patch_bias;
     return MVLM_OK;
 }
 
@@ -267,34 +332,14 @@ static mvlm_status read_image(struct config *c, mvlm_error *error)
         return fail(error, MVLM_BAD_MODEL,
                     "%s: image_aspect_ratio \"%.60s\" is not supported (pad and square are)", file,
                     ratio);
-    /* whatever is not padded goes through CLIP's own processor, which resizes the shortest edge and
-     * cuts the centre */
-    d->image.fit = strcmp(ratio, "pad") == 0 ? IMAGE_PAD : IMAGE_CROP;
+    d->image.fit = strcmp(ratio, "pad") == 0 ? IMAGE_PAD : c->tower->square;
     d->image.pad_colour.n = d->image.mean.n = d->image.std.n = 3;
     for (int channel = 0; channel < 3; channel++) {
-        d->image.mean.value[channel] = clip_mean[channel];
-        d->image.std.value[channel] = clip_std[channel];
-        d->image.pad_colour.value[channel] = floor(clip_mean[channel] * 255);
+        d->image.mean.value[channel] = c->tower->mean[channel];
+        d->image.std.value[channel] = c->tower->std[channel];
+        d->image.pad_colour.value[channel] = floor(c->tower->mean[channel] * 255);
     }
     return MVLM_OK;
-}
-
-/* The source whose type is `type`; *n_linear gets the number in mlpNx_gelu. */
-static const struct projector_source *find_projector(const char *type, int64_t *n_linear)
-{
-    char plain[32];
-    char *after;
-    *n_linear = 0;
-    snprintf(plain, sizeof plain, "%s", type);
-    if (strncmp(type, "mlp", 3) == 0 && strchr("123456789", type[3])) {
-        *n_linear = strtol(type + 3, &after, 10);
-        snprintf(plain, sizeof plain, "mlp%s", after);
-    }
-    for (size_t i = 0; i < sizeof projectors / sizeof *projectors; i++)
-        if (strcmp(projectors[i].type, plain) == 0 &&
-            (projectors[i].n_linear != 0) == (*n_linear == 0))
-            return &projectors[i];
-    return NULL;
 }
 
 static mvlm_status read_projector(struct config *c, mvlm_error *error)
@@ -331,27 +376,46 @@ static mvlm_status read_projector(struct config *c, mvlm_error *error)
 
 static mvlm_status read_pictures(struct config *c, mvlm_error *error)
 {
-    TRY(demand_text(c->json, "vision_tower_type", "clip", error));
+    bool composite;
     TRY(demand_false(c->json, "mm_use_im_start_end", error));
+    TRY(json_bool_field(file, c->json, "mm_composite_attention", false, &composite, error));
+    c->description.decoder.composite_attention = composite;
     TRY(read_tower(c, error));
     TRY(read_selection(c, error));
     TRY(read_image(c, error));
     return read_projector(c, error);
 }
 
-static mvlm_status read_template(struct config *c, mvlm_error *error)
+/* The template's own end of an answer ends it too, if it is a piece and not known to do so. */
+static mvlm_status add_stop(const struct vocabulary *tokenizer, const char *stop,
+                            struct number_list *stops, mvlm_error *error)
 {
-    struct description *d = &c->description;
+    const int64_t id = vocabulary_find(tokenizer, stop);
+    for (size_t i = 0; i < stops->n; i++)
+        if (stops->value[i] == (double)id)
+            return MVLM_OK;
+    if (id < 0 || (tokenizer->pieces[id].type != PIECE_CONTROL &&
+                   tokenizer->pieces[id].type != PIECE_USER_DEFINED))
+        return MVLM_OK;
+    if (stops->n == MAX_STOP_IDS)
+        return fail(error, MVLM_BAD_MODEL, "%s: more than %d end tokens", file, MAX_STOP_IDS);
+    stops->value[stops->n++] = (double)id;
+    return MVLM_OK;
+}
+
+static mvlm_status read_template(struct config *c, const struct vocabulary *tokenizer,
+                                 mvlm_error *error)
+{
     const char *name;
-    TRY(json_text_field(file, c->json, "conv_mode", c->projector ? "v1" : NULL, &name, error));
+    TRY(json_text_field(file, c->json, "conv_mode", c->projector ? c->family->conv_mode : NULL,
+                        &name, error));
     if (!name)
         return MVLM_OK; /* a text-only model without a template is a base model */
-    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++)
-        if (strcmp(templates[i].name, name) == 0) {
-            d->prompt = templates[i].texts;
-            return MVLM_OK;
-        }
-    return fail(error, MVLM_BAD_MODEL, "%s: conv_mode \"%.60s\" is not supported", file, name);
+    const struct prompt_template *t = find_template(name);
+    if (!t)
+        return fail(error, MVLM_BAD_MODEL, "%s: conv_mode \"%.60s\" is not supported", file, name);
+    c->description.prompt = t->texts;
+    return add_stop(tokenizer, t->stop, &c->description.tokenizer.stop_ids, error);
 }
 
 /* ---- The whole -------------------------------------------------------------------------- */
@@ -368,56 +432,76 @@ static char *base_name(const char *folder)
     return strndup(folder + begin, end - begin);
 }
 
+static mvlm_status make_changes(const struct config_changes *changes, struct description *d,
+                                mvlm_error *error)
+{
+    if (changes->composite_attention && !takes_pictures(d))
+        return fail(error, MVLM_USAGE, "--attention composite, but the model takes no pictures");
+    if (changes->composite_attention)
+        d->decoder.composite_attention = 1;
+    if (changes->rope_scale > 0) {
+        const double context =
+            (double)d->decoder.context * changes->rope_scale / d->decoder.rope_scale;
+        d->decoder.rope_scale = changes->rope_scale;
+        d->decoder.context = context < 1 ? 1 : context < 1048576 ? (int64_t)context : 1048576;
+    }
+    return MVLM_OK;
+}
+
 /* config->json and the files of `folder`, which may be NULL: none. */
-static mvlm_status read_all(const char *folder, const struct sentencepiece *tokenizer,
-                            struct config *c, mvlm_error *error)
+static mvlm_status read_all(const char *folder, const struct vocabulary *tokenizer,
+                            const struct config_changes *changes, struct config *c,
+                            mvlm_error *error)
 {
     static const char *const picture_keys[] = {"mm_vision_tower", "mm_projector_type",
                                                "vision_config"};
     bool pictures = false;
     c->description.name = c->name;
-    TRY(check_model_type(c->json, error));
+    TRY(read_family(c, error));
     TRY(read_decoder(c, error));
     for (size_t i = 0; i < sizeof picture_keys / sizeof *picture_keys; i++)
         pictures = pictures || json_object_get(c->json, picture_keys[i]);
     if (pictures)
         TRY(read_pictures(c, error));
-    TRY(read_template(c, error));
     if (tokenizer->n_pieces > (size_t)c->description.decoder.vocab)
         return fail(error, MVLM_BAD_MODEL,
                     "%s: \"vocab_size\" %lld is less than the tokenizer's %zu pieces", file,
                     (long long)c->description.decoder.vocab, tokenizer->n_pieces);
     c->description.tokenizer = tokenizer->settings;
-    TRY(read_side_files(folder, c->json, tokenizer, &c->description, error));
+    TRY(read_side_files(folder, c->json, &c->description, error));
+    TRY(read_template(c, tokenizer, error));
+    TRY(make_changes(changes, &c->description, error));
     return description_check(file, &c->description, error);
 }
 
 /* Takes `name` and `json` over, and closes what was read when something is wrong. */
 static mvlm_status open_as(char *name, json_t *json, const char *folder,
-                           const struct sentencepiece *tokenizer, struct config *config,
-                           mvlm_error *error)
+                           const struct vocabulary *tokenizer, const struct config_changes *changes,
+                           struct config *config, mvlm_error *error)
 {
     *config = (struct config){.json = json, .name = name};
-    const mvlm_status status = name && json ? read_all(folder, tokenizer, config, error)
+    const mvlm_status status = name && json ? read_all(folder, tokenizer, changes, config, error)
                                             : fail_no_memory(error, "the description", 0);
     if (status != MVLM_OK)
         config_close(config);
     return status;
 }
 
-mvlm_status config_open(const char *folder, const struct sentencepiece *tokenizer,
+mvlm_status config_open(const char *config_folder, const char *folder,
+                        const struct vocabulary *tokenizer, const struct config_changes *changes,
                         struct config *config, mvlm_error *error)
 {
     json_t *json;
     memset(config, 0, sizeof *config);
-    TRY(json_file_load(folder, file, false, &json, error));
-    return open_as(base_name(folder), json, folder, tokenizer, config, error);
+    TRY(json_file_load(config_folder, file, false, &json, error));
+    return open_as(base_name(folder), json, folder, tokenizer, changes, config, error);
 }
 
-mvlm_status config_open_json(json_t *json, const char *name, const struct sentencepiece *tokenizer,
-                             struct config *config, mvlm_error *error)
+mvlm_status config_open_json(json_t *json, const char *name, const struct vocabulary *tokenizer,
+                             const struct config_changes *changes, struct config *config,
+                             mvlm_error *error)
 {
-    return open_as(strdup(name), json, NULL, tokenizer, config, error);
+    return open_as(strdup(name), json, NULL, tokenizer, changes, config, error);
 }
 
 void config_close(struct config *config)

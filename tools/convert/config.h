@@ -4,36 +4,39 @@
 
 #include <jansson.h>
 
+#include "config_tables.h"
 #include "description.h"
-#include "sentencepiece.h"
-
-/* How a projector of config.json becomes one of ours, and what its tensors are called. */
-struct projector_source {
-    const char *type; /* mm_projector_type; for the MLP the text around its number */
-    enum projector_kind kind;
-    int n_linear;            /* 0: the number in mlpNx_gelu */
-    const char *linear_name; /* of linear layer i: %d stands for first + step i */
-    int first, step;
-};
+#include "vocabulary.h"
 
 struct config {
-    struct description description;           /* its texts belong to this struct */
+    struct description description; /* its texts belong to this struct */
+    const struct family *family;
+    const struct tower *tower;                /* NULL: text only */
     const struct projector_source *projector; /* NULL: text only */
     int64_t tower_layers;                     /* of the checkpoint's tower, used or not */
     json_t *json;                             /* config.json */
     char *name;
 };
 
-/* Reads config.json, generation_config.json and tokenizer_config.json of `folder`; the last two may
+/* What the command line asks for in place of what config.json says. */
+struct config_changes {
+    double
+        rope_scale; /* positions are divided by it, and as many times as many fit; 0: as published */
+    int composite_attention; /* 1: pictures' rows attend to themselves alone; 0: as published */
+};
+
+/* Reads config.json of `config_folder`, and generation_config.json and preprocessor_config.json of `folder`, which may
  * be missing. The tokenizer has been read before. What this program cannot do exactly is refused by
  * name. MVLM_BAD_MODEL. */
-mvlm_status config_open(const char *folder, const struct sentencepiece *tokenizer,
+mvlm_status config_open(const char *config_folder, const char *folder,
+                        const struct vocabulary *tokenizer, const struct config_changes *changes,
                         struct config *config, mvlm_error *error);
 
 /* The same of config.json's contents (NULL: no memory), which the config owns from here on, with no
  * files beside them, for a model called `name`. */
-mvlm_status config_open_json(json_t *json, const char *name, const struct sentencepiece *tokenizer,
-                             struct config *config, mvlm_error *error);
+mvlm_status config_open_json(json_t *json, const char *name, const struct vocabulary *tokenizer,
+                             const struct config_changes *changes, struct config *config,
+                             mvlm_error *error);
 void config_close(struct config *config);
 
 #endif

@@ -75,13 +75,17 @@ static mvlm_status plan_file(struct conversion *c, mvlm_error *error)
     describe_balance(c);
     describe_calibration(c);
     *h = (struct format_header){
-        .version = FORMAT_VERSION, .header_bytes = FORMAT_HEADER_BYTES, .n_tensors = (uint32_t)n};
+        .version = FORMAT_VERSION,
+        .header_bytes = FORMAT_HEADER_BYTES,
+        .required_features =
+            description_varies(&c->origin.config.description) ? FORMAT_VARIANTS : 0,
+        .n_tensors = (uint32_t)n};
     memcpy(h->magic, FORMAT_MAGIC, sizeof h->magic);
     h->description = (struct format_range){aligned(FORMAT_HEADER_BYTES, FORMAT_ALIGN),
                                            description_encode(&c->origin.config.description, NULL)};
     h->tokenizer =
         (struct format_range){aligned(h->description.offset + h->description.n_bytes, FORMAT_ALIGN),
-                              sentencepiece_encode(&c->origin.tokenizer, NULL)};
+                              vocabulary_encode(&c->origin.tokenizer, NULL)};
     h->directory =
         (struct format_range){aligned(h->tokenizer.offset + h->tokenizer.n_bytes, FORMAT_ALIGN),
                               n * sizeof(struct format_tensor)};
@@ -355,10 +359,10 @@ static mvlm_status begin_front(struct conversion *c, mvlm_error *error)
     if (!c->front)
         return fail_no_memory(error, "the header", (size_t)h->data.offset);
     description_encode(&c->origin.config.description, c->front + h->description.offset);
-    sentencepiece_encode(&c->origin.tokenizer, c->front + h->tokenizer.offset);
+    vocabulary_encode(&c->origin.tokenizer, c->front + h->tokenizer.offset);
     TRY(description_decode("config.json", c->front + h->description.offset,
                            (size_t)h->description.n_bytes, &description, error));
-    TRY(tokenizer_open("tokenizer.model", &description, c->front + h->tokenizer.offset,
+    TRY(tokenizer_open("the tokenizer", &description, c->front + h->tokenizer.offset,
                        (size_t)h->tokenizer.n_bytes, &tokenizer, error));
     tokenizer_close(tokenizer);
     return MVLM_OK;
@@ -435,9 +439,11 @@ static mvlm_status run(struct conversion *c, const char *folder, const char *pat
                        mvlm_error *error)
 {
     if (c->options->random)
-        TRY(origin_open_random(c->options->random, c->options->seed, &c->origin, error));
+        TRY(origin_open_random(c->options->random, c->options->seed, &c->options->config,
+                               &c->origin, error));
     else
-        TRY(origin_open_checkpoint(folder, &c->origin, error));
+        TRY(origin_open_checkpoint(folder, c->options->lora, &c->options->config, &c->origin,
+                                   error));
     TRY(plan_file(c, error));
     TRY(begin_front(c, error));
     TRY(writer_open(&c->writer, path, c->options->force, c->options->stop, error));
@@ -480,6 +486,7 @@ mvlm_status convert(const char *folder, const char *path, const struct convert_o
     const mvlm_status status = run(&c, folder, path, error);
     if (status == MVLM_OK && report) {
         report->n_tensors = c.origin.n;
+        report->n_ignored = c.origin.n_ignored;
         report->n_bytes = c.header.file_bytes;
         digest_text(c.header.digest, report->digest);
     }

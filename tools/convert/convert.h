@@ -4,6 +4,7 @@
 
 #include <signal.h>
 
+#include "config.h"
 #include "format.h"
 #include "mobilevlm.h"
 #include "pack.h"
@@ -22,6 +23,7 @@ enum { MAX_LOSSES = 64 };
 struct convert_report {
     struct convert_loss losses[MAX_LOSSES];
     size_t n_losses, n_tensors;
+    size_t n_ignored; /* origin.h */
     uint64_t n_bytes; /* of the file */
     char digest[33];
 };
@@ -35,6 +37,8 @@ struct convert_options {
     double norm_balance; /* 0 to 1: balance.h's alpha; 0: norms stay as they are */
     /* tokens that q4's rounding is calibrated on, calibrate.h; 0: none. Random weights have nothing to say */
     size_t calibration;
+    const char *lora;             /* an adapter's folder, merged into the checkpoint; NULL: none */
+    struct config_changes config; /* to what config.json says */
     const char *random; /* the shape of a model of random numbers, random_model.h; NULL: a folder */
     uint64_t seed;      /* of those */
     bool force;

@@ -1,29 +1,60 @@
 #include "json_file.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "source_file.h"
 #include "status.h"
 
 enum { MAX_JSON_BYTES = 64 * 1024 * 1024 };
 
-static mvlm_status load(const char *path, bool optional, json_t **json, mvlm_error *error)
+/* A copy of the text in which integers of more than 18 digits are written as reals, which jansson rounds instead of
+ * refusing them: tokenizers' model_max_length has 31. NULL: no memory. */
+static char *soften_integers(const char *text, size_t n)
 {
-    struct stat about;
-    json_error_t where;
-    *json = NULL;
-    if (stat(path, &about) != 0) {
-        if (errno == ENOENT && optional)
-            return MVLM_OK;
-        return fail(error, MVLM_BAD_MODEL, "%s: %s", path, strerror(errno));
+    char *copy = malloc(2 * n + 1), *out = copy;
+    bool in_string = false;
+    for (size_t i = 0; copy && i < n;) {
+        size_t digits = 0;
+        while (!in_string && i + digits < n && text[i + digits] >= '0' && text[i + digits] <= '9')
+            digits++;
+        if (digits) {
+            const char next = i + digits < n ? text[i + digits] : 0;
+            const bool real = next == '.' || next == 'e' || next == 'E' ||
+                              (i > 0 && (text[i - 1] == '.' || text[i - 1] == 'e' ||
+                                         text[i - 1] == 'E' || text[i - 1] == '+'));
+            memcpy(out, text + i, digits);
+            out += digits;
+            i += digits;
+            if (digits > 18 && !real) {
+                *out++ = '.';
+                *out++ = '0';
+            }
+            continue;
+        }
+        if (in_string && text[i] == '\\' && i + 1 < n)
+            *out++ = text[i++];
+        else if (text[i] == '"')
+            in_string = !in_string;
+        *out++ = text[i++];
     }
-    if (!S_ISREG(about.st_mode) || about.st_size > MAX_JSON_BYTES)
-        return fail(error, MVLM_BAD_MODEL, "%s: is no file of at most %d bytes", path,
-                    MAX_JSON_BYTES);
-    *json = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    if (copy)
+        *out = 0;
+    return copy;
+}
+
+static mvlm_status parse(const char *path, const char *text, size_t n, json_t **json,
+                         mvlm_error *error)
+{
+    json_error_t where;
+    *json = json_loadb(text, n, JSON_REJECT_DUPLICATES, &where);
+    if (!*json && json_error_code(&where) == json_error_numeric_overflow) {
+        char *softer = soften_integers(text, n);
+        if (!softer)
+            return fail_no_memory(error, path, 2 * n);
+        *json = json_loads(softer, JSON_REJECT_DUPLICATES, &where);
+        free(softer);
+    }
     if (!*json)
         return fail(error, MVLM_BAD_MODEL, "%s: line %d: %s", path, where.line, where.text);
     if (!json_is_object(*json)) {
@@ -37,14 +68,18 @@ static mvlm_status load(const char *path, bool optional, json_t **json, mvlm_err
 mvlm_status json_file_load(const char *folder, const char *name, bool optional, json_t **json,
                            mvlm_error *error)
 {
-    char *path;
+    struct source_file file;
+    uint8_t *text;
     *json = NULL;
-    if (!folder && optional)
+    if (optional && (!folder || !source_file_exists(folder, name)))
         return MVLM_OK;
-    if (asprintf(&path, "%s/%s", folder, name) < 0)
-        return fail_no_memory(error, "a path", strlen(folder));
-    const mvlm_status status = load(path, optional, json, error);
-    free(path);
+    TRY(source_file_open(folder, name, &file, error));
+    mvlm_status status =
+        source_file_load(&file, 0, file.n_bytes, MAX_JSON_BYTES, "JSON", &text, error);
+    if (status == MVLM_OK)
+        status = parse(file.path, (const char *)text, (size_t)file.n_bytes, json, error);
+    free(text);
+    source_file_close(&file);
     return status;
 }
 

@@ -21,16 +21,18 @@ static void on_signal(int number)
 }
 
 struct values {
-    const char *output, *random, *manual;
+    const char *output, *lora, *random, *manual;
     int64_t seed;                     /* -1: not given */
     int type, vision_type, head_type; /* -1: not given */
-    double norm_balance;
+    int attention;                    /* 1: composite */
+    double rope_scale, norm_balance;
     int64_t calibration; /* -1: not given */
     int64_t threads;
     bool force, quiet, help, version;
 };
 
 static const char *const type_names[] = {"f32", "f16", "q8", "q4", NULL};
+static const char *const attention_names[] = {"full", "composite", NULL};
 static const char *const vision_type_names[] = {"f32", "f16", "q8", NULL};
 /* What --type means for the tower and projector, the decoder's layers, the embeddings and lm_head:
  * only the decoder's layers are large enough for four bits to be worth what they cost. */
@@ -65,6 +67,13 @@ static const struct option options[] = {
     {"--calibrate", OPTION_INTEGER, AT(calibration), "N", 0, 1e9, NULL, 1,
      "tokens of its own text that the model reads before its weights are rounded to q4, so that "
      "errors fall where they matter least; 0: round each to the nearest (default 1024)"},
+    {"--lora", OPTION_TEXT, AT(lora), "DIR", 0, 0, NULL, 1,
+     "merge a LoRA adapter's folder: adapter_model.bin or .safetensors, adapter_config.json, "
+     "non_lora_trainables.bin"},
+    {"--rope-scale", OPTION_REAL, AT(rope_scale), "S", 1, 1000, NULL, 1,
+     "divide positions by S, so that S times as many fit: 4 makes 8192 of 2048"},
+    {"--attention", OPTION_NAME, AT(attention), "full|composite", 0, 0, attention_names, 1,
+     "composite: a picture's rows attend each to itself alone (EE-MLLM); full: as published"},
     {"--random", OPTION_TEXT, AT(random), "NAME", 0, 0, NULL, 1,
      "full-size random weights instead of a checkpoint's, for benchmarks; NAME is a published "
      "model's shape, such as v2-1.7b"},
@@ -101,6 +110,10 @@ static void print_report(const struct convert_report *report, const char *path)
 {
     fprintf(stderr, "%s: %zu tensors, %.1f MB, digest %s\n", path, report->n_tensors,
             (double)report->n_bytes / 1e6, report->digest);
+    if (report->n_ignored)
+        fprintf(stderr,
+                "%zu tensors of the adapter are of the vision tower, which stays as it is\n",
+                report->n_ignored);
     if (report->n_losses)
         fprintf(stderr, "%-36s %-5s %7s %10s %10s\n", "relative error", "type", "tensors", "mean",
                 "worst");
@@ -140,6 +153,9 @@ static mvlm_status run(const struct values *values, const struct text_list *word
     if (values->random && values->calibration > 0)
         return cli_fail(error, MVLM_USAGE,
                         "--calibrate is for a checkpoint: random weights write nothing sensible");
+    if (values->random && values->lora)
+        return cli_fail(error, MVLM_USAGE,
+                        "--lora is for a checkpoint: random weights have no base");
     if (!values->output)
         return cli_fail(error, MVLM_USAGE, "no model file named: -o FILE");
     progress_start(&bar, values->quiet);
@@ -147,6 +163,8 @@ static mvlm_status run(const struct values *values, const struct text_list *word
         .types = types_of(values),
         .norm_balance = values->norm_balance,
         .calibration = values->calibration >= 0 ? (size_t)values->calibration : CONVERT_CALIBRATION,
+        .lora = values->lora,
+        .config = {.rope_scale = values->rope_scale, .composite_attention = values->attention == 1},
         .random = values->random,
         .seed = values->seed > 0 ? (uint64_t)values->seed : 0,
         .force = values->force,

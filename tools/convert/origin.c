@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "random_model.h"
+#include "source_file.h"
 #include "status.h"
 
 static mvlm_status list_specs(struct origin *origin, mvlm_error *error)
@@ -30,8 +31,9 @@ static mvlm_status read_transposed(const struct origin *origin, size_t index, si
     float *values = malloc(all * n_cols * sizeof *values);
     if (!values)
         return fail_no_memory(error, origin->specs[index].name, all * n_cols * sizeof *values);
-    const mvlm_status status = checkpoint_read(origin->checkpoint, origin->sources[index].tensor, 0,
-                                               (int64_t)n_cols, values, error);
+    const mvlm_status status =
+        checkpoint_read(origin->sources[index].checkpoint, origin->sources[index].tensor, 0,
+                        (int64_t)n_cols, values, error);
     for (size_t r = 0; r < n_rows && status == MVLM_OK; r++)
         for (size_t i = 0; i < n_cols; i++)
             out[r * n_cols + i] = values[i * all + first + r];
@@ -45,21 +47,34 @@ static mvlm_status read_checkpoint(const struct origin *origin, size_t index, si
     const struct source *source = &origin->sources[index];
     if (source->transposed)
         return read_transposed(origin, index, first, n_rows, out, error);
-    return checkpoint_read(origin->checkpoint, source->tensor, (int64_t)first, (int64_t)n_rows, out,
-                           error);
+    const size_t from = (size_t)source->first_row + first;
+    TRY(checkpoint_read(source->checkpoint, source->tensor, (int64_t)from, (int64_t)n_rows, out,
+                        error));
+    if (!source->lora.a)
+        return MVLM_OK;
+    return lora_add(origin->places.lora, &source->lora, from, n_rows,
+                    (size_t)origin->specs[index].n_cols, out, error);
 }
 
-mvlm_status origin_open_checkpoint(const char *folder, struct origin *origin, mvlm_error *error)
+mvlm_status origin_open_checkpoint(const char *folder, const char *lora,
+                                   const struct config_changes *changes, struct origin *origin,
+                                   mvlm_error *error)
 {
+    /* as the published merging does, an adapter's own config.json counts where it has one */
+    const bool own_config = lora && source_file_exists(lora, "config.json");
     *origin = (struct origin){.read = read_checkpoint};
-    TRY(checkpoint_open(folder, &origin->checkpoint, error));
-    TRY(sentencepiece_open(folder, &origin->tokenizer, error));
-    TRY(config_open(folder, &origin->tokenizer, &origin->config, error));
+    TRY(checkpoint_open(folder, &origin->places.checkpoint, error));
+    if (lora)
+        TRY(lora_open(lora, &origin->places.lora, error));
+    TRY(vocabulary_open(folder, &origin->tokenizer, error));
+    TRY(config_open(own_config ? lora : folder, folder, &origin->tokenizer, changes,
+                    &origin->config, error));
     TRY(list_specs(origin, error));
     for (size_t i = 0; i < origin->n; i++)
-        TRY(names_find(origin->checkpoint, &origin->config, &origin->specs[i], &origin->sources[i],
+        TRY(names_find(&origin->places, &origin->config, &origin->specs[i], &origin->sources[i],
                        error));
-    return names_check_leftovers(origin->checkpoint, &origin->config, error);
+    TRY(names_check_leftovers(origin->places.checkpoint, &origin->config, error));
+    return lora_check_leftovers(origin->places.lora, &origin->n_ignored, error);
 }
 
 /* ---- Random numbers --------------------------------------------------------------------- */
@@ -72,11 +87,12 @@ static mvlm_status read_random(const struct origin *origin, size_t index, size_t
     return MVLM_OK;
 }
 
-mvlm_status origin_open_random(const char *name, uint64_t seed, struct origin *origin,
+mvlm_status origin_open_random(const char *name, uint64_t seed,
+                               const struct config_changes *changes, struct origin *origin,
                                mvlm_error *error)
 {
     *origin = (struct origin){.read = read_random, .seed = seed};
-    TRY(random_model_open(name, &origin->tokenizer, &origin->config, error));
+    TRY(random_model_open(name, &origin->tokenizer, changes, &origin->config, error));
     return list_specs(origin, error);
 }
 
@@ -87,17 +103,18 @@ void origin_close(struct origin *origin)
     free(origin->specs);
     free(origin->sources);
     config_close(&origin->config);
-    sentencepiece_close(&origin->tokenizer);
-    checkpoint_close(origin->checkpoint);
+    vocabulary_close(&origin->tokenizer);
+    checkpoint_close(origin->places.checkpoint);
+    lora_close(origin->places.lora);
     memset(origin, 0, sizeof *origin);
 }
 
 const char *origin_name(const struct origin *origin, size_t index, char text[ORIGIN_NAME_BYTES])
 {
-    const struct source_tensor *t = origin->sources[index].tensor;
-    if (t)
-        snprintf(text, ORIGIN_NAME_BYTES, "%s: tensor %s", checkpoint_file(origin->checkpoint, t),
-                 t->name);
+    const struct source *source = &origin->sources[index];
+    if (source->tensor)
+        snprintf(text, ORIGIN_NAME_BYTES, "%s: tensor %s",
+                 checkpoint_file(source->checkpoint, source->tensor), source->tensor->name);
     else
         snprintf(text, ORIGIN_NAME_BYTES, "tensor %s", origin->specs[index].name);
     return text;

@@ -58,10 +58,10 @@ enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_BYTE = 6 };
 
 /* Piece `id`; its text goes to `text`. Words are a space and four letters that count upwards: none
  * can be built from shorter pieces, for there are no shorter ones but the bytes. */
-static struct sentencepiece_piece make_piece(int id, char text[PIECE_BYTES])
+static struct vocabulary_piece make_piece(int id, char text[PIECE_BYTES])
 {
     static const char *const specials[] = {"<unk>", "<s>", "</s>"};
-    struct sentencepiece_piece piece = {.text = (const uint8_t *)text};
+    struct vocabulary_piece piece = {.text = text};
     if (id < FIRST_BYTE) {
         strcpy(text, specials[id]);
         piece.type = id == UNKNOWN ? TYPE_UNKNOWN : TYPE_CONTROL;
@@ -82,7 +82,7 @@ static struct sentencepiece_piece make_piece(int id, char text[PIECE_BYTES])
 }
 
 /* The settings of LLaMA's tokenizer.model. */
-static mvlm_status make_vocabulary(struct sentencepiece *tokenizer, mvlm_error *error)
+static mvlm_status make_vocabulary(struct vocabulary *tokenizer, mvlm_error *error)
 {
     tokenizer->settings = (struct tokenizer_settings){.kind = TOKENIZER_SENTENCEPIECE_BPE,
                                                       .unk_id = UNKNOWN,
@@ -92,18 +92,19 @@ static mvlm_status make_vocabulary(struct sentencepiece *tokenizer, mvlm_error *
                                                       .add_dummy_prefix = 1,
                                                       .escape_whitespaces = 1,
                                                       .byte_fallback = 1};
+    TRY(vocabulary_reserve(tokenizer, N_PIECES, error));
     tokenizer->bytes = malloc((size_t)N_PIECES * PIECE_BYTES);
-    tokenizer->pieces = calloc(N_PIECES, sizeof *tokenizer->pieces);
-    if (!tokenizer->bytes || !tokenizer->pieces)
-        return fail_no_memory(error, "the vocabulary", N_PIECES * sizeof *tokenizer->pieces);
+    if (!tokenizer->bytes)
+        return fail_no_memory(error, "the vocabulary", (size_t)N_PIECES * PIECE_BYTES);
     tokenizer->n_pieces = N_PIECES;
     for (int id = 0; id < N_PIECES; id++)
         tokenizer->pieces[id] = make_piece(id, (char *)tokenizer->bytes + id * PIECE_BYTES);
     return MVLM_OK;
 }
 
-mvlm_status random_model_open(const char *name, struct sentencepiece *tokenizer,
-                              struct config *config, mvlm_error *error)
+mvlm_status random_model_open(const char *name, struct vocabulary *tokenizer,
+                              const struct config_changes *changes, struct config *config,
+                              mvlm_error *error)
 {
     char full_name[64];
     const struct shape *shape = find_shape(name, error);
@@ -113,7 +114,7 @@ mvlm_status random_model_open(const char *name, struct sentencepiece *tokenizer,
         return MVLM_USAGE;
     TRY(make_vocabulary(tokenizer, error));
     snprintf(full_name, sizeof full_name, "random-%s", shape->name);
-    return config_open_json(config_of(shape), full_name, tokenizer, config, error);
+    return config_open_json(config_of(shape), full_name, tokenizer, changes, config, error);
 }
 
 /* ---- Weights ---------------------------------------------------------------------------- */

@@ -5,13 +5,14 @@
 
 #include "schema.h"
 #include "config.h"
-#include "sentencepiece.h"
+#include "vocabulary.h"
 
 /* The description that the published config.json of `name` ("v2-1.7b") gives, and a vocabulary of
  * its size whose words are made up, so that prompts become bytes. MVLM_USAGE for an unknown name,
  * with a list of the known ones. Both are for the caller to close, on errors too. */
-mvlm_status random_model_open(const char *name, struct sentencepiece *tokenizer,
-                              struct config *config, mvlm_error *error);
+mvlm_status random_model_open(const char *name, struct vocabulary *tokenizer,
+                              const struct config_changes *changes, struct config *config,
+                              mvlm_error *error);
 
 /* Rows [first, first + n_rows) of a tensor: every value is a function of the seed, the tensor's
  * name and its place in the tensor alone. Norm weights are 1; a matrix of n inputs has the

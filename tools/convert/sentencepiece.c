@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "format.h"
 #include "status.h"
 #include "source_file.h"
 
@@ -72,13 +71,21 @@ static bool read_field(struct message *message, struct field *field, bool *fault
 
 /* ---- The model -------------------------------------------------------------------------- */
 
+struct model {
+    int64_t model_type;
+    struct tokenizer_settings settings; /* what the file itself says of them */
+    size_t normalization_bytes;         /* of a character map, which this program does not apply */
+    struct vocabulary_piece *pieces;    /* NULL: they are only counted */
+    size_t n_pieces;
+};
+
 /* Varint fields of a nested message and where their values go. */
 struct setting {
     uint64_t number;
     size_t offset;
 };
 
-#define AT(member) offsetof(struct sentencepiece, member)
+#define AT(member) offsetof(struct model, member)
 static const struct setting trainer_settings[] = {
     {3, AT(model_type)},
     {24, AT(settings.whitespace_as_suffix)},
@@ -98,8 +105,7 @@ static const struct setting normalizer_settings[] = {
 #undef AT
 enum { PIECES = 1, TRAINER = 2, NORMALIZER = 3, NORMALIZER_MAP = 2 };
 
-static bool read_settings(struct sentencepiece *t, struct message message,
-                          const struct setting *settings)
+static bool read_settings(struct model *t, struct message message, const struct setting *settings)
 {
     struct field field;
     bool fault = false;
@@ -115,14 +121,14 @@ static bool read_settings(struct sentencepiece *t, struct message message,
     return !fault;
 }
 
-static bool read_piece(struct sentencepiece_piece *piece, struct message message)
+static bool read_piece(struct vocabulary_piece *piece, struct message message)
 {
     struct field field;
     bool fault = false;
-    *piece = (struct sentencepiece_piece){.type = TYPE_NORMAL};
+    *piece = (struct vocabulary_piece){.type = TYPE_NORMAL};
     while (read_field(&message, &field, &fault)) {
         if (field.number == 1 && field.wire == WIRE_BYTES) {
-            piece->text = field.contents.at;
+            piece->text = (const char *)field.contents.at;
             piece->n_bytes = (size_t)(field.contents.end - field.contents.at);
         } else if (field.number == 2 && field.wire == WIRE_32) {
             const uint32_t bits = (uint32_t)field.value;
@@ -135,7 +141,7 @@ static bool read_piece(struct sentencepiece_piece *piece, struct message message
 }
 
 /* Counts pieces, or reads them once there is memory for them. */
-static bool read_model(struct sentencepiece *t, struct message message)
+static bool read_model(struct model *t, struct message message)
 {
     struct field field;
     bool fault = false, good = true;
@@ -155,7 +161,7 @@ static bool read_model(struct sentencepiece *t, struct message message)
     return good && !fault;
 }
 
-static mvlm_status check(const struct sentencepiece *t, const char *path, mvlm_error *error)
+static mvlm_status check(const struct model *t, const char *path, mvlm_error *error)
 {
     const int64_t ids[] = {t->settings.unk_id, t->settings.bos_id, t->settings.eos_id,
                            t->settings.pad_id};
@@ -175,65 +181,36 @@ static mvlm_status check(const struct sentencepiece *t, const char *path, mvlm_e
     return MVLM_OK;
 }
 
-static mvlm_status parse(struct sentencepiece *t, const char *path, size_t n_bytes,
-                         mvlm_error *error)
+static mvlm_status parse(struct vocabulary *v, const char *path, size_t n_bytes, mvlm_error *error)
 {
-    const struct message message = {t->bytes, t->bytes + n_bytes};
-    if (!read_model(t, message) || t->n_pieces == 0)
+    const struct message message = {v->bytes, v->bytes + n_bytes};
+    struct model model = {.model_type = 1,
+                          .settings = {.kind = TOKENIZER_SENTENCEPIECE_BPE,
+                                       .bos_id = 1,
+                                       .eos_id = 2,
+                                       .pad_id = -1,
+                                       .add_dummy_prefix = 1,
+                                       .remove_extra_whitespaces = 1,
+                                       .escape_whitespaces = 1}};
+    if (!read_model(&model, message) || model.n_pieces == 0)
         return fail(error, MVLM_BAD_MODEL, "%s: is no SentencePiece model, or damaged", path);
-    t->pieces = calloc(t->n_pieces, sizeof *t->pieces);
-    if (!t->pieces)
-        return fail_no_memory(error, "the tokenizer", t->n_pieces * sizeof *t->pieces);
-    if (!read_model(t, message))
-        return fail(error, MVLM_BAD_MODEL, "%s: piece %zu is damaged", path, t->n_pieces - 1);
-    return check(t, path, error);
+    TRY(vocabulary_reserve(v, model.n_pieces, error));
+    model.pieces = v->pieces;
+    if (!read_model(&model, message))
+        return fail(error, MVLM_BAD_MODEL, "%s: piece %zu is damaged", path, model.n_pieces - 1);
+    v->n_pieces = model.n_pieces;
+    v->settings = model.settings;
+    return check(&model, path, error);
 }
 
-mvlm_status sentencepiece_open(const char *folder, struct sentencepiece *tokenizer,
-                               mvlm_error *error)
+mvlm_status sentencepiece_read(const char *folder, struct vocabulary *v, mvlm_error *error)
 {
     struct source_file file;
-    *tokenizer = (struct sentencepiece){.model_type = 1,
-                                        .settings = {.kind = TOKENIZER_SENTENCEPIECE_BPE,
-                                                     .bos_id = 1,
-                                                     .eos_id = 2,
-                                                     .pad_id = -1,
-                                                     .add_dummy_prefix = 1,
-                                                     .remove_extra_whitespaces = 1,
-                                                     .escape_whitespaces = 1}};
     TRY(source_file_open(folder, "tokenizer.model", &file, error));
     mvlm_status status =
-        source_file_load(&file, 0, file.n_bytes, MAX_BYTES, "tokenizer", &tokenizer->bytes, error);
+        source_file_load(&file, 0, file.n_bytes, MAX_BYTES, "tokenizer", &v->bytes, error);
     if (status == MVLM_OK)
-        status = parse(tokenizer, file.path, (size_t)file.n_bytes, error);
+        status = parse(v, file.path, (size_t)file.n_bytes, error);
     source_file_close(&file);
-    if (status != MVLM_OK)
-        sentencepiece_close(tokenizer);
     return status;
-}
-
-void sentencepiece_close(struct sentencepiece *tokenizer)
-{
-    free(tokenizer->bytes);
-    free(tokenizer->pieces);
-    memset(tokenizer, 0, sizeof *tokenizer);
-}
-
-size_t sentencepiece_encode(const struct sentencepiece *tokenizer, uint8_t *out)
-{
-    const uint32_t n_pieces = (uint32_t)tokenizer->n_pieces;
-    size_t n = sizeof n_pieces;
-    if (out)
-        memcpy(out, &n_pieces, sizeof n_pieces);
-    for (size_t i = 0; i < tokenizer->n_pieces; i++) {
-        const struct sentencepiece_piece *piece = &tokenizer->pieces[i];
-        const struct format_piece head = {piece->score, (uint8_t)piece->type, 0,
-                                          (uint16_t)piece->n_bytes};
-        if (out) {
-            memcpy(out + n, &head, sizeof head);
-            memcpy(out + n + sizeof head, piece->text, piece->n_bytes);
-        }
-        n += sizeof head + piece->n_bytes;
-    }
-    return n;
 }

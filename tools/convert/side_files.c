@@ -1,83 +1,10 @@
 #include "side_files.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "json_file.h"
 #include "status.h"
-
-/* ---- Tokenizer ---------------------------------------------------------------------------- */
-
-/* A token that is registered beside tokenizer.model must be one of its pieces: others would need a
- * vocabulary that is larger than it. */
-static mvlm_status check_added(const char *file, const char *text, int64_t id,
-                               const struct sentencepiece *tokenizer, mvlm_error *error)
-{
-    const bool known = text && id >= 0 && id < (int64_t)tokenizer->n_pieces &&
-                       tokenizer->pieces[id].n_bytes == strlen(text) &&
-                       memcmp(tokenizer->pieces[id].text, text, strlen(text)) == 0;
-    if (!known)
-        return fail(error, MVLM_BAD_MODEL,
-                    "%s: added token \"%.60s\" (id %lld) is no piece of tokenizer.model: added "
-                    "tokens are not supported",
-                    file, text ? text : "", (long long)id);
-    return MVLM_OK;
-}
-
-/* {"text": id, ...} */
-static mvlm_status check_added_tokens(const char *folder, const struct sentencepiece *tokenizer,
-                                      mvlm_error *error)
-{
-    static const char file[] = "added_tokens.json";
-    json_t *json, *id;
-    const char *text;
-    mvlm_status status = MVLM_OK;
-    TRY(json_file_load(folder, file, true, &json, error));
-    json_object_foreach(json, text, id) if (status == MVLM_OK) status = check_added(
-        file, text, json_is_integer(id) ? json_integer_value(id) : -1, tokenizer, error);
-    json_decref(json);
-    return status;
-}
-
-/* {"id": {"content": text}, ...} */
-static mvlm_status check_decoder(const char *file, const json_t *json,
-                                 const struct sentencepiece *tokenizer, mvlm_error *error)
-{
-    json_t *entries = json_object_get(json, "added_tokens_decoder"), *entry;
-    const char *id;
-    json_object_foreach(entries, id, entry)
-        TRY(check_added(file, json_string_value(json_object_get(entry, "content")),
-                        strtoll(id, NULL, 10), tokenizer, error));
-    return MVLM_OK;
-}
-
-static mvlm_status use_tokenizer_config(const char *file, const json_t *json,
-                                        const struct sentencepiece *tokenizer,
-                                        struct description *d, mvlm_error *error)
-{
-    bool add_bos, add_eos, legacy;
-    TRY(json_bool_field(file, json, "add_bos_token", true, &add_bos, error));
-    TRY(json_bool_field(file, json, "add_eos_token", false, &add_eos, error));
-    TRY(json_bool_field(file, json, "legacy", true, &legacy, error)); /* transformers' default */
-    if (add_eos)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"add_eos_token\": true is not supported", file);
-    TRY(check_decoder(file, json, tokenizer, error));
-    d->tokenizer.add_bos = add_bos && d->tokenizer.bos_id >= 0;
-    d->tokenizer.legacy = legacy;
-    return MVLM_OK;
-}
-
-static mvlm_status read_tokenizer_config(const char *folder, const struct sentencepiece *tokenizer,
-                                         struct description *d, mvlm_error *error)
-{
-    static const char file[] = "tokenizer_config.json";
-    json_t *json;
-    TRY(json_file_load(folder, file, true, &json, error));
-    const mvlm_status status = use_tokenizer_config(file, json, tokenizer, d, error);
-    json_decref(json);
-    return status;
-}
 
 /* ---- End of an answer ---------------------------------------------------------------------------- */
 
@@ -131,8 +58,8 @@ static mvlm_status demand_three(const char *file, const json_t *json, const char
     for (size_t i = 0; i < 3 && same; i++)
         same = fabs(json_number_value(json_array_get(list, i)) - demanded[i]) < 1e-6;
     if (list && !same)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" other than CLIP's is not supported", file,
-                    key);
+        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" other than the tower's is not supported",
+                    file, key);
     return MVLM_OK;
 }
 
@@ -168,7 +95,8 @@ static mvlm_status check_preprocessor(const char *file, const json_t *json,
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         bool done;
         TRY(json_bool_field(file, json, steps[i], true, &done, error));
-        if (!done)
+        const bool crops = strcmp(steps[i], "do_center_crop") == 0;
+        if (!done && !(crops && d->image.fit != IMAGE_CROP)) /* a square has nothing to be cut */
             return fail(error, MVLM_BAD_MODEL, "%s: \"%s\": false is not supported", file,
                         steps[i]);
     }
@@ -188,11 +116,8 @@ static mvlm_status read_preprocessor(const char *folder, const struct descriptio
 }
 
 mvlm_status read_side_files(const char *folder, const json_t *config,
-                            const struct sentencepiece *tokenizer, struct description *description,
-                            mvlm_error *error)
+                            struct description *description, mvlm_error *error)
 {
-    TRY(read_tokenizer_config(folder, tokenizer, description, error));
-    TRY(check_added_tokens(folder, tokenizer, error));
     TRY(read_stops(folder, config, description, error));
     return takes_pictures(description) ? read_preprocessor(folder, description, error) : MVLM_OK;
 }

@@ -5,13 +5,11 @@
 #include <jansson.h>
 
 #include "description.h"
-#include "sentencepiece.h"
 
-/* Reads tokenizer_config.json and added_tokens.json, generation_config.json, preprocessor_config.json of `folder`, each
- * of which may be missing (all of them where `folder` is NULL), into the description. What they ask for and this program does not do is refused by name.
+/* Reads generation_config.json and preprocessor_config.json of `folder`, each of which may be missing (both where
+ * `folder` is NULL), into the description. What they ask for and this program does not do is refused by name.
  * `config` is config.json. MVLM_BAD_MODEL. */
 mvlm_status read_side_files(const char *folder, const json_t *config,
-                            const struct sentencepiece *tokenizer, struct description *description,
-                            mvlm_error *error);
+                            struct description *description, mvlm_error *error);
 
 #endif

@@ -81,6 +81,16 @@ fail:
     return status;
 }
 
+bool source_file_exists(const char *folder, const char *name)
+{
+    char *path;
+    if (asprintf(&path, "%s/%s", folder, name) < 0)
+        return false;
+    const bool exists = access(path, F_OK) == 0;
+    free(path);
+    return exists;
+}
+
 void source_file_close(struct source_file *file)
 {
     if (file->fd >= 0)

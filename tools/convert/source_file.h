@@ -2,6 +2,7 @@
 #ifndef CONVERT_SOURCE_FILE_H
 #define CONVERT_SOURCE_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,7 @@ struct source_file {
 /* Opens folder/name, which must be a regular file that is not a git-lfs pointer. */
 mvlm_status source_file_open(const char *folder, const char *name, struct source_file *file,
                              mvlm_error *error);
+bool source_file_exists(const char *folder, const char *name);
 void source_file_close(struct source_file *file);
 
 /* Reads exactly n_bytes at `offset`; from any thread. */
