@@ -374,6 +374,11 @@ mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, 
 mvlm_status mvlm_read(mvlm_session *session, size_t position, const int32_t *ids, size_t n_ids,
                       mvlm_error *error);
 
+/* The same with rows that attend each to itself alone, as a picture's do with composite attention:
+ * what these cost, whether or not the model is said to have it. */
+mvlm_status mvlm_read_alone(mvlm_session *session, size_t position, const int32_t *ids,
+                            size_t n_ids, mvlm_error *error);
+
 /* What cannot be beaten: reading the weights, or multiplying and adding (single precision,
  * eight-bit rows with eight-bit weights, and with four-bit ones). */
 typedef enum mvlm_limit {
@@ -397,6 +402,8 @@ typedef struct mvlm_work {
     double row_macs;     /* a row through the decoder's layers */
     /* of row_macs, what is saved on each row but the last, because nobody reads its last layer */
     double saved_macs;
+    /* of row_macs, what composite attention saves on a picture's row: no query is computed for it */
+    double query_macs;
     double attention_macs;                /* of a row, for each position that it sees */
     double head_macs;                     /* a row's logits */
     uint64_t encode_bytes, project_bytes; /* weights of the tower and the projector, as stored */

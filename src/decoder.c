@@ -39,9 +39,7 @@ void decoder_layout(struct decoder_buffers *buffers, struct arena *arena,
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         *arrays[i].array = arena_take(arena, arrays[i].n, sizeof(float));
     buffers->inner = arena_take(arena, n_rows * row_stride(w.ffn), sizeof(float));
-    buffers->alone = NULL;
-    if (description->decoder.composite_attention)
-        buffers->alone = arena_take(arena, n_rows, sizeof *buffers->alone);
+    buffers->alone = arena_take(arena, n_rows, sizeof *buffers->alone);
     buffers->logit_rows = logit_rows;
 }
 
@@ -100,8 +98,8 @@ static bool next_run(const struct decoder_buffers *b, size_t end, struct run *ru
     const size_t first = run->first + run->n;
     if (first >= end)
         return false;
-    *run = (struct run){first, end - first, b->alone && b->alone[first]};
-    for (size_t row = first; b->alone && row < end; row++)
+    *run = (struct run){first, end - first, b->alone[first]};
+    for (size_t row = first; row < end; row++)
         if (b->alone[row] != run->alone) {
             run->n = row - first;
             break;
@@ -128,7 +126,7 @@ static void rotate_rows(void *argument, size_t first, size_t n_rows, int thread)
         const size_t at_position = position_of(job->rows, row) * (dims / 2);
         const float *cosine = job->tables->cosine + at_position;
         const float *sine = job->tables->sine + at_position;
-        const bool alone = job->buffers->alone && job->buffers->alone[row];
+        const bool alone = job->buffers->alone[row];
         for (size_t at = 0; at < job->w.q && !alone; at += head_dim)
             job->kernels->rope(job->buffers->q + row * row_stride(job->w.q) + at, cosine, sine,
                                dims);
@@ -148,12 +146,12 @@ static void project_rows(struct compute *compute, const struct decoder_layer *la
                                   {&layer->k, b->k, kv_stride, {0}},
                                   {&layer->v, b->v, kv_stride, {0}}};
     struct run run = {0};
-    if (!b->alone) {
+    if (next_run(b, input->n_rows, &run) && run.n == input->n_rows && !run.alone) {
         linear_all(compute, input, qkv, 3, false);
         return;
     }
     linear_all(compute, input, qkv + 1, 2, false);
-    while (next_run(b, input->n_rows, &run)) {
+    for (run = (struct run){0}; next_run(b, input->n_rows, &run);) {
         const struct input rows = linear_input_rows(input, run.first, run.n, w->hidden);
         if (!run.alone)
             linear(compute, &layer->q, &rows, b->q + run.first * q_stride, q_stride,

@@ -22,8 +22,8 @@ struct decoder_buffers {
     float *q, *mixed;  /* [rows, n_heads x head_dim] */
     float *k, *v;      /* [rows, n_kv_heads x head_dim] */
     void *inner;       /* [rows, ffn], of linear_precision; there is room for floats */
-    bool *alone;   /* [rows]: which of x's rows attend to themselves alone; NULL: none ever does */
-    float *logits; /* [logit_rows, vocab] */
+    bool *alone;       /* [rows]: which of x's rows attend to themselves alone; set by the caller */
+    float *logits;     /* [logit_rows, vocab] */
     size_t logit_rows;
 };
 

@@ -21,16 +21,9 @@ static float *input_row(const struct mvlm_session *s, size_t row)
     return s->decoder.x + row * row_stride((size_t)s->model->description.decoder.hidden);
 }
 
-/* Does the row attend to itself alone? Those of pictures do, where the model says so. */
-static void set_alone(const struct mvlm_session *s, size_t row, bool alone)
+static void embed(struct mvlm_session *s, int32_t id, size_t row, bool alone)
 {
-    if (s->decoder.alone)
-        s->decoder.alone[row] = alone;
-}
-
-static void embed(struct mvlm_session *s, int32_t id, size_t row)
-{
-    set_alone(s, row, false);
+    s->decoder.alone[row] = alone;
     matrix_row(&s->compute, &s->model->parameters.decoder.embedding, (size_t)id, input_row(s, row));
 }
 
@@ -40,6 +33,7 @@ struct reader {
     const int32_t *ids;
     size_t n_ids, at;     /* the next id */
     size_t picture, line; /* pictures met so far, rows taken of the one at `at` */
+    bool alone;           /* ids too attend to themselves alone */
 };
 
 /* Fills the decoder's input with at most n rows of the sequence; returns how many. */
@@ -51,11 +45,11 @@ static size_t fill_rows(struct mvlm_session *s, struct reader *reader, size_t n)
     for (; row < n && reader->at < reader->n_ids; row++) {
         const int32_t id = reader->ids[reader->at];
         if (id != MVLM_IMAGE_ID) {
-            embed(s, id, row);
+            embed(s, id, row, reader->alone);
             reader->at++;
             continue;
         }
-        set_alone(s, row, true);
+        s->decoder.alone[row] = d->decoder.composite_attention;
         memcpy(input_row(s, row),
                reader->sequence->images[reader->picture]->rows + reader->line * hidden,
                hidden * sizeof(float));
@@ -110,11 +104,13 @@ static size_t held_pictures(const struct held *held)
     return n;
 }
 
-mvlm_status read_ids(struct mvlm_session *s, struct sequence *q, const int32_t *ids, size_t n_ids,
-                     size_t n_total, logits_fn each, void *user, mvlm_error *error)
+static mvlm_status read_all(struct mvlm_session *s, struct sequence *q, const int32_t *ids,
+                            size_t n_ids, bool alone, size_t n_total, logits_fn each, void *user,
+                            mvlm_error *error)
 {
     size_t picture = held_pictures(&q->held), first = q->held.n_rows;
-    struct reader reader = {.sequence = q, .ids = ids, .n_ids = n_ids, .picture = picture};
+    struct reader reader = {
+        .sequence = q, .ids = ids, .n_ids = n_ids, .picture = picture, .alone = alone};
     const size_t chunk = s->sizes.n_rows < MAX_CHUNK ? s->sizes.n_rows : MAX_CHUNK;
     size_t last = 0;
     rope_fill(&s->rope, &s->model->description, n_total);
@@ -132,6 +128,19 @@ mvlm_status read_ids(struct mvlm_session *s, struct sequence *q, const int32_t *
     for (size_t i = 0; i < n_ids; i++)
         held_add(&q->held, held_id_of(q, ids[i], &picture));
     return MVLM_OK;
+}
+
+mvlm_status read_ids(struct mvlm_session *s, struct sequence *q, const int32_t *ids, size_t n_ids,
+                     size_t n_total, logits_fn each, void *user, mvlm_error *error)
+{
+    return read_all(s, q, ids, n_ids, false, n_total, each, user, error);
+}
+
+mvlm_status read_ids_alone(struct mvlm_session *s, struct sequence *q, const int32_t *ids,
+                           size_t n_ids, size_t n_total, logits_fn each, void *user,
+                           mvlm_error *error)
+{
+    return read_all(s, q, ids, n_ids, true, n_total, each, user, error);
 }
 
 mvlm_status read_prompt(struct mvlm_session *s, struct sequence *q, logits_fn each, void *user,
@@ -161,7 +170,7 @@ mvlm_status read_pending(struct mvlm_session *s, struct sequence *sequences, siz
         if (q->state != SESSION_ANSWERING || q->pending < 0)
             continue;
         rope_fill(&s->rope, &s->model->description, q->held.n_rows + 1);
-        embed(s, q->pending, n_spans);
+        embed(s, q->pending, n_spans, false);
         readers[n_spans] = q;
         spans[n_spans++] = (struct span){&q->cache, q->held.n_rows, 1};
     }

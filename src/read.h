@@ -16,6 +16,11 @@ typedef mvlm_status (*logits_fn)(struct mvlm_session *s, size_t first, size_t n_
 mvlm_status read_ids(struct mvlm_session *s, struct sequence *q, const int32_t *ids, size_t n_ids,
                      size_t n_total, logits_fn each, void *user, mvlm_error *error);
 
+/* The same with ids whose rows attend each to itself alone. */
+mvlm_status read_ids_alone(struct mvlm_session *s, struct sequence *q, const int32_t *ids,
+                           size_t n_ids, size_t n_total, logits_fn each, void *user,
+                           mvlm_error *error);
+
 /* Reads the sequence's prompt: of a cache that is kept, what it does not hold already; with `each`
  * all of it. */
 mvlm_status read_prompt(struct mvlm_session *s, struct sequence *q, logits_fn each, void *user,

@@ -28,7 +28,7 @@ static mvlm_status begin_reading(struct mvlm_session *s, struct sequence *q, mvl
 }
 
 static mvlm_status read_rows(struct mvlm_session *s, struct sequence *q, size_t position,
-                             const int32_t *ids, size_t n_ids, mvlm_error *error)
+                             const int32_t *ids, size_t n_ids, bool alone, mvlm_error *error)
 {
     TRY(check_ids(s, ids, n_ids, error));
     const double start = seconds_now();
@@ -45,7 +45,7 @@ static mvlm_status read_rows(struct mvlm_session *s, struct sequence *q, size_t 
                                   .n_ctx = s->sizes.n_ctx,
                                   .n_threads = s->sizes.n_threads,
                                   .memory = s->plan};
-    TRY(read_ids(s, q, ids, n_ids, position + n_ids, NULL, NULL, error));
+    TRY((alone ? read_ids_alone : read_ids)(s, q, ids, n_ids, position + n_ids, NULL, NULL, error));
     q->counters.prefill_ms = 1e3 * (seconds_now() - start);
     return MVLM_OK;
 }
@@ -54,7 +54,14 @@ mvlm_status mvlm_read(mvlm_session *session, size_t position, const int32_t *ids
                       mvlm_error *error)
 {
     struct sequence *q = &session->sequences[0];
-    return session_finish(session, q, read_rows(session, q, position, ids, n_ids, error));
+    return session_finish(session, q, read_rows(session, q, position, ids, n_ids, false, error));
+}
+
+mvlm_status mvlm_read_alone(mvlm_session *session, size_t position, const int32_t *ids,
+                            size_t n_ids, mvlm_error *error)
+{
+    struct sequence *q = &session->sequences[0];
+    return session_finish(session, q, read_rows(session, q, position, ids, n_ids, true, error));
 }
 
 /* ---- Likelihood ------------------------------------------------------------------------- */

@@ -56,7 +56,8 @@ static double projector_macs(const struct mvlm_model *model)
 static void count_decoder(const struct mvlm_model *model, mvlm_work *work)
 {
     const struct description *d = &model->description;
-    const uint64_t norm_bytes = (uint64_t)d->decoder.hidden * sizeof(float);
+    const uint64_t norm_bytes =
+        (uint64_t)d->decoder.hidden * sizeof(float) * (d->decoder.norm == NORM_LAYER ? 2 : 1);
     const struct linear *head = &model->parameters.decoder.head;
     work->head_macs = macs_of(head, 1);
     work->step_bytes = bytes_of(head) + norm_bytes;
@@ -64,7 +65,8 @@ static void count_decoder(const struct mvlm_model *model, mvlm_work *work)
         const struct decoder_layer *l = &model->parameters.decoder.layers[i];
         const struct linear *const layers[] = {&l->q,    &l->k,  &l->v,   &l->out,
                                                &l->gate, &l->up, &l->down};
-        work->step_bytes += 2 * norm_bytes;
+        work->step_bytes += (d->decoder.parallel_block ? 1 : 2) * norm_bytes;
+        work->query_macs += macs_of(&l->q, 1);
         work->saved_macs = 0; /* the last layer's remains */
         for (size_t j = 0; j < sizeof layers / sizeof *layers; j++) {
             work->row_macs += macs_of(layers[j], 1);

@@ -210,9 +210,8 @@ static void shared_family_cases(void **state)
     (void)state;
     if (!path_exists(SHARED_DIR "/reference/family/cases"))
         skip();
-    assert_true(
-        for_each_case(getenv("FAMILY") ? getenv("FAMILY") : SHARED_DIR "/reference/family/cases",
-                      check_case, SHARED_DIR "/reference/images") > 0);
+    assert_true(for_each_case(SHARED_DIR "/reference/family/cases", check_case,
+                              SHARED_DIR "/reference/images") > 0);
 }
 
 int main(void)

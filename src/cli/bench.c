@@ -121,6 +121,8 @@ static mvlm_status read_lists(struct bench *bench, mvlm_error *error)
         {"-t", &v->n_threads, 1, 256, &bench->n_threads, 0}, /* as many as suit */
     };
     mvlm_status status = read_numbers("-d", &v->n_depth, 0, MOST, &bench->n_depth, error);
+    if (status == MVLM_OK)
+        status = read_numbers("--n-picture", &v->n_picture, 1, MOST, &bench->n_picture, error);
     for (size_t i = 0; i < sizeof lists / sizeof *lists && status == MVLM_OK; i++) {
         status = read_numbers(lists[i].option, lists[i].texts, lists[i].least, lists[i].most,
                               lists[i].numbers, error);
@@ -179,6 +181,7 @@ static void close_bench(struct bench *bench)
     free(bench->n_prompt.items);
     free(bench->n_gen.items);
     free(bench->n_depth.items);
+    free(bench->n_picture.items);
     free(bench->n_threads.items);
 }
 

@@ -41,7 +41,7 @@ struct result {
 /* The bench as it stands while one number of threads is under test. */
 struct bench {
     const struct values *values;
-    struct numbers n_prompt, n_gen, n_depth, n_threads;
+    struct numbers n_prompt, n_gen, n_depth, n_picture, n_threads;
     double sustain_seconds; /* 0: no */
     mvlm_model *model;
     mvlm_session *session;
@@ -57,6 +57,7 @@ struct bench {
     int32_t *ids;       /* [options.n_ctx], random */
     size_t threads;     /* of the session */
     size_t n_printed;
+    char notes[800]; /* lines behind the results */
     struct progress_bar bar;
 };
 
@@ -65,10 +66,14 @@ enum { TEXT_TOKENS = 30, MAX_RESULTS = 5 };
 /* One thing that is repeated, and what its repetitions tell. */
 struct test {
     mvlm_status (*run)(struct bench *bench, const struct test *test, double *ns, mvlm_error *error);
+    void (*note)(const struct test *test, char *note, size_t capacity); /* NULL: none */
     size_t n, depth;
     struct result results[MAX_RESULTS]; /* in the order of run's ns */
     size_t n_results;
 };
+
+/* A picture of n rows with composite attention and with full. */
+void add_composite(const struct bench *bench, struct test *test, size_t n);
 
 /* All tests for the session's threads, into new memory; free_tests. */
 mvlm_status list_tests(const struct bench *bench, struct test **tests, size_t *n_tests,

@@ -460,7 +460,9 @@ mvlm_status print_end(const struct bench *bench, mvlm_error *error)
         return status;
     if (bench->values->bench_output == BENCH_JSON)
         fputs("\n]\n", text.stream);
-    if (bench->values->bench_output == BENCH_MD)
+    if (bench->values->bench_output == BENCH_MD) {
+        fprintf(text.stream, "%s%s", *bench->notes ? "\n" : "", bench->notes);
         print_sensors(bench, text.stream);
+    }
     return text_write(&text, error);
 }

@@ -203,7 +203,9 @@ size_t positions_needed(const struct bench *bench)
     const size_t prompt = largest(bench->n_prompt) + largest(depths_of(bench, false)),
                  answer = largest(bench->n_gen) + largest(depths_of(bench, true)),
                  picture = bench->info.image_tokens + TEXT_TOKENS + 1;
-    const size_t reading = prompt > answer ? prompt : answer;
+    const size_t composite = bench->n_picture.n ? largest(bench->n_picture) + TEXT_TOKENS : 0;
+    size_t reading = prompt > answer ? prompt : answer;
+    reading = composite > reading ? composite : reading;
     return bench->info.image_tokens && picture > reading ? picture : reading ? reading : 1;
 }
 
@@ -211,7 +213,8 @@ mvlm_status list_tests(const struct bench *bench, struct test **tests, size_t *n
                        mvlm_error *error)
 {
     const struct numbers prompt_depths = depths_of(bench, false), depths = depths_of(bench, true);
-    const size_t most = 3 + bench->n_prompt.n * prompt_depths.n + bench->n_gen.n * depths.n;
+    const size_t most =
+        3 + bench->n_prompt.n * prompt_depths.n + bench->n_gen.n * depths.n + bench->n_picture.n;
     struct test *t = *tests = calloc(most, sizeof *t);
     if (!t)
         return cli_fail(error, MVLM_NO_MEMORY, "out of memory for %zu tests", most);
@@ -227,6 +230,8 @@ mvlm_status list_tests(const struct bench *bench, struct test **tests, size_t *n
         for (size_t j = 0; j < depths.n; j++)
             if (bench->n_gen.items[i])
                 add_answer(bench, t++, bench->n_gen.items[i], depths.items[j]);
+    for (size_t i = 0; i < bench->n_picture.n; i++)
+        add_composite(bench, t++, bench->n_picture.items[i]);
     if (bench->info.image_tokens && bench->sustain_seconds == 0)
         add_ttft(bench, t++);
     *n_tests = (size_t)(t - *tests);
@@ -400,5 +405,8 @@ mvlm_status test_print(struct bench *bench, struct test *test, double elapsed_s,
         test->results[i].elapsed_s = elapsed_s;
         status = print_result(bench, &test->results[i], error);
     }
+    const size_t n = strlen(bench->notes);
+    if (test->note && status == MVLM_OK)
+        test->note(test, bench->notes + n, sizeof bench->notes - n);
     return status;
 }

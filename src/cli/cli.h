@@ -23,7 +23,7 @@ struct values {
     int kv_type, until;
     bool bos, jsonl, decode;
     /* bench */
-    struct text_list n_prompt, n_gen, n_depth, n_threads;
+    struct text_list n_prompt, n_gen, n_depth, n_picture, n_threads;
     int64_t repetitions;
     int bench_output;
     bool limits;

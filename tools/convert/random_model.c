@@ -10,17 +10,27 @@
 
 /* ---- Shapes ----------------------------------------------------------------------------- */
 
+#define MOBILEVLM        "mobilevlm", "openai/clip-vit-large-patch14-336", "pad"
+#define IMP(llm, aspect) llm, "google/siglip-so400m-patch14-384", aspect, "mlp2x_gelu"
+
 /* What differs between the config.json of the published models. */
 static const struct shape {
-    const char *name, *projector;
-    int hidden, ffn, n_layers, n_heads, context;
-    double norm_eps;
+    const char *name, *model_type, *tower, *aspect, *projector;
+    int hidden, ffn, n_layers, n_heads, vocab, context;
+    double norm_eps, partial_rotary_factor, rope_theta;
+    int image_size; /* 0: the tower's own */
 } shapes[] = {
-    {"v1-1.7b", "ldpnet", 2048, 5632, 24, 16, 2048, 1e-6},
-    {"v2-1.7b", "ldpnetv2", 2048, 5632, 24, 16, 2048, 1e-6},
-    {"v1-3b", "ldpnet", 2560, 6912, 32, 32, 2048, 1e-6},
-    {"v2-3b", "ldpnetv2", 2560, 6912, 32, 32, 2048, 1e-6},
-    {"v2-7b", "ldpnetv2", 4096, 11008, 32, 32, 4096, 1e-5},
+    {"v1-1.7b", MOBILEVLM, "ldpnet", 2048, 5632, 24, 16, 32000, 2048, 1e-6, 1.0, 1e4, 0},
+    {"v2-1.7b", MOBILEVLM, "ldpnetv2", 2048, 5632, 24, 16, 32000, 2048, 1e-6, 1.0, 1e4, 0},
+    {"v1-3b", MOBILEVLM, "ldpnet", 2560, 6912, 32, 32, 32000, 2048, 1e-6, 1.0, 1e4, 0},
+    {"v2-3b", MOBILEVLM, "ldpnetv2", 2560, 6912, 32, 32, 32000, 2048, 1e-6, 1.0, 1e4, 0},
+    {"v2-7b", MOBILEVLM, "ldpnetv2", 4096, 11008, 32, 32, 32000, 4096, 1e-5, 1.0, 1e4, 0},
+    {"imp-v1-3b", IMP("imp", "square"), 2560, 10240, 32, 32, 51200, 2048, 1e-5, 0.4, 1e4, 0},
+    {"imp-v1.5-3b-196", IMP("imp", "square"), 2560, 10240, 32, 32, 51200, 2048, 1e-5, 0.4, 1e4,
+     196},
+    {"imp-v1.5-2b", IMP("imp_qwen2", "square"), 2048, 5504, 24, 16, 151936, 32768, 1e-6, 1.0, 1e6,
+     0},
+    {"imp-v1.5-4b", IMP("imp_phi3", "pad"), 3072, 8192, 32, 32, 32064, 4096, 1e-5, 1.0, 1e4, 0},
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, N_PIECES = 32000 };
 
@@ -37,18 +47,35 @@ static const struct shape *find_shape(const char *name, mvlm_error *error)
     return NULL;
 }
 
+/* The tower of the published variants for other pictures, whose last layer has been cut off. */
+static json_t *siglip_of(int image_size)
+{
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i}", "image_size", image_size, "patch_size", 14,
+                     "hidden_size", 1152, "intermediate_size", 4304, "num_hidden_layers", 26,
+                     "num_attention_heads", 16);
+}
+
 /* What a published config.json says, as far as it is read. */
 static json_t *config_of(const struct shape *shape)
 {
-    return json_pack(
-        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:s, s:i, s:s, s:s, s:s, s:i, s:s, s:i}",
-        "model_type", "mobilevlm", "vocab_size", (int)N_PIECES, "hidden_size", shape->hidden,
+    const int tower_width = strstr(shape->tower, "siglip") ? 1152 : 1024;
+    json_t *config = json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:i, s:s, s:s, s:s, s:i, s:s, "
+        "s:i}",
+        "model_type", shape->model_type, "vocab_size", shape->vocab, "hidden_size", shape->hidden,
         "intermediate_size", shape->ffn, "num_hidden_layers", shape->n_layers,
         "num_attention_heads", shape->n_heads, "max_position_embeddings", shape->context,
-        "rms_norm_eps", shape->norm_eps, "hidden_act", "silu", "eos_token_id", 2,
-        "image_aspect_ratio", "pad", "mm_projector_type", shape->projector, "mm_vision_tower",
-        "openai/clip-vit-large-patch14-336", "mm_hidden_size", 1024, "mm_vision_select_feature",
+        "rms_norm_eps", shape->norm_eps, "layer_norm_eps", shape->norm_eps, "partial_rotary_factor",
+        shape->partial_rotary_factor, "rope_theta", shape->rope_theta, "eos_token_id", 2,
+        "image_aspect_ratio", shape->aspect, "mm_projector_type", shape->projector,
+        "mm_vision_tower", shape->tower, "mm_hidden_size", tower_width, "mm_vision_select_feature",
         "patch", "mm_vision_select_layer", -2);
+    if (config && shape->image_size &&
+        json_object_set_new(config, "vision_config", siglip_of(shape->image_size)) != 0) {
+        json_decref(config);
+        return NULL;
+    }
+    return config;
 }
 
 /* ---- Vocabulary ------------------------------------------------------------------------- */
