@@ -162,13 +162,12 @@ static void check_threads(struct run *run)
 
 static void check_case(const char *folder, const char *name, void *user)
 {
-    char *checkpoint = path_of(folder, "checkpoint", NULL), *temporary = temporary_folder();
-    char *path = path_of(temporary, "model.bin", NULL), *adapter = path_of(folder, "adapter", NULL);
+    char *temporary = temporary_folder(), *path = path_of(temporary, "model.bin", NULL);
     struct run run = {.folder = folder, .name = name};
     mvlm_error error = {0};
     print_message("  %s\n", name);
     conversation_open_case(&run.conversation, folder, user);
-    convert_test_lora(checkpoint, path_exists(adapter) ? adapter : NULL, path, "f32");
+    convert_case(folder, path, "f32");
     if (mvlm_model_open(path, NULL, &run.model, &error) != MVLM_OK ||
         mvlm_model_verify(run.model, NULL, NULL, &error) != MVLM_OK)
         fail_msg("%s: %s", name, error.message);
@@ -185,8 +184,6 @@ static void check_case(const char *folder, const char *name, void *user)
     remove_folder(temporary);
     free(temporary);
     free(path);
-    free(adapter);
-    free(checkpoint);
 }
 
 static void own_cases(void **state)

@@ -116,13 +116,13 @@ mvlm_model *case_model(const char *folder, const char *cases, const char *name, 
     mvlm_error error;
     const mvlm_model_options options = {.isa = isa};
     snprintf(file, sizeof file, "%s.%s.bin", name, type);
-    char *path = path_of(folder, file, NULL), *checkpoint = path_of(cases, name, "checkpoint");
+    char *path = path_of(folder, file, NULL), *case_folder = path_of(cases, name, NULL);
     if (!path_exists(path))
-        convert_test(checkpoint, path, type);
+        convert_case(case_folder, path, type);
     if (mvlm_model_open(path, &options, &model, &error) != MVLM_OK)
         fail_msg("%s: %s", name, error.message);
     free(path);
-    free(checkpoint);
+    free(case_folder);
     return model;
 }
 

@@ -141,12 +141,8 @@ size_t for_each_case(const char *cases, void (*each)(const char *, const char *,
     return n_cases;
 }
 
-void convert_test(const char *checkpoint, const char *path, const char *type)
-{
-    convert_test_lora(checkpoint, NULL, path, type);
-}
-
-void convert_test_lora(const char *checkpoint, const char *lora, const char *path, const char *type)
+static void convert_merged(const char *checkpoint, const char *lora, const char *path,
+                           const char *type)
 {
     const enum tensor_type matrices = strcmp(type, "f16") == 0      ? TENSOR_F16
                                       : strcmp(type, "q8") == 0     ? TENSOR_Q8
@@ -162,6 +158,20 @@ void convert_test_lora(const char *checkpoint, const char *lora, const char *pat
     mvlm_error error = {0};
     if (convert(checkpoint, path, &options, NULL, &error) != MVLM_OK)
         fail_msg("%s", error.message);
+}
+
+void convert_test(const char *checkpoint, const char *path, const char *type)
+{
+    convert_merged(checkpoint, NULL, path, type);
+}
+
+void convert_case(const char *case_folder, const char *path, const char *type)
+{
+    char *checkpoint = path_of(case_folder, "checkpoint", NULL),
+         *adapter = path_of(case_folder, "adapter", NULL);
+    convert_merged(checkpoint, path_exists(adapter) ? adapter : NULL, path, type);
+    free(checkpoint);
+    free(adapter);
 }
 
 double assert_close(const char *what, const float *a, const float *b, size_t n)

@@ -41,9 +41,8 @@ size_t for_each_case(const char *cases,
  * calibration; fails the test when that fails. */
 void convert_test(const char *checkpoint, const char *path, const char *type);
 
-/* The same with an adapter merged into it, unless `lora` is NULL. */
-void convert_test_lora(const char *checkpoint, const char *lora, const char *path,
-                       const char *type);
+/* The same of a case's checkpoint, with its adapter merged into it where it has one. */
+void convert_case(const char *case_folder, const char *path, const char *type);
 
 /* Mean loss a token, natural logarithm, of the text that a case's "perplexity" names, in its
  * windows of BOS and the next ids: what `mobilevlm perplexity` says. */
