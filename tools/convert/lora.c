@@ -113,6 +113,12 @@ struct checkpoint *lora_replacements(struct lora *lora)
     return lora ? lora->other : NULL;
 }
 
+/* Training wraps layers by the ends of their names, and so the tower's too, whose wrappers it throws away. */
+static bool is_of_tower(const char *name)
+{
+    return strstr(name, ".vision_tower.");
+}
+
 /* ---- Merging ---------------------------------------------------------------------------- */
 
 static mvlm_status bad_pair(const struct lora *lora, const struct source_tensor *tensor,
@@ -142,7 +148,8 @@ mvlm_status lora_find(struct lora *lora, const struct source_tensor *tensor, str
     char name[512];
     const size_t n = strlen(tensor->name), n_end = sizeof weight - 1;
     *pair = (struct lora_pair){NULL, NULL};
-    if (!lora || n < n_end || strcmp(tensor->name + n - n_end, weight) != 0)
+    if (!lora || is_of_tower(tensor->name) || n < n_end ||
+        strcmp(tensor->name + n - n_end, weight) != 0)
         return MVLM_OK;
     const int length = (int)(n - n_end);
     snprintf(name, sizeof name, LORA_PREFIX "%.*s.lora_A.weight", length, tensor->name);
@@ -188,8 +195,7 @@ mvlm_status lora_check_leftovers(const struct lora *lora, size_t *n_ignored, mvl
     *n_ignored = 0;
     for (size_t i = 0; lora && i < checkpoint_count(lora->adapter); i++) {
         const struct source_tensor *t = checkpoint_tensor(lora->adapter, i);
-        const bool tower = strstr(t->name, ".vision_tower.") && strstr(t->name, ".lora_");
-        if (!t->used && !tower)
+        if (!t->used && !(is_of_tower(t->name) && strstr(t->name, ".lora_")))
             return fail(error, MVLM_BAD_MODEL, "%s: tensor %s has no place in this model",
                         checkpoint_file(lora->adapter, t), t->name);
         *n_ignored += !t->used;
