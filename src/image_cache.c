@@ -36,26 +36,26 @@ struct cache_header {
 
 /* ---- Names ------------------------------------------------------------------------------ */
 
-static void key_of(const struct mvlm_image *image, char name[NAME_BYTES])
+static void name_of(const struct cache_key *key, char name[NAME_BYTES])
 {
-    XXH128_canonical_t key;
+    XXH128_canonical_t digest;
     XXH3_state_t state;
     XXH3_128bits_reset(&state);
-    XXH3_128bits_update(&state, image->model->weights.digest, 32);
-    XXH3_128bits_update(&state, image->digest_text, 32);
+    XXH3_128bits_update(&state, key->model, 32);
+    XXH3_128bits_update(&state, key->picture, 32);
     XXH3_128bits_update(&state, &(const uint8_t){ROWS_REVISION}, 1);
-    XXH128_canonicalFromHash(&key, XXH3_128bits_digest(&state));
-    digest_text(key.digest, name);
+    XXH3_128bits_update(&state, key->context, key->n_context);
+    XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(&state));
+    digest_text(digest.digest, name);
     memcpy(name + KEY_DIGITS, ENDING, sizeof ENDING);
 }
 
-static struct cache_header header_of(const struct mvlm_image *image, const float *rows)
+static struct cache_header header_of(const struct cache_key *key, const void *bytes, size_t n_bytes)
 {
-    const size_t n_bytes = image_rows_bytes(&image->model->description);
     struct cache_header header = {.magic = MAGIC, .n_bytes = n_bytes};
-    memcpy(header.model, image->model->weights.digest, sizeof header.model);
-    memcpy(header.picture, image->digest_text, sizeof header.picture);
-    XXH128_canonicalFromHash(&header.digest, XXH3_128bits(rows, n_bytes));
+    memcpy(header.model, key->model, sizeof header.model);
+    memcpy(header.picture, key->picture, sizeof header.picture);
+    XXH128_canonicalFromHash(&header.digest, XXH3_128bits(bytes, n_bytes));
     return header;
 }
 
@@ -196,37 +196,30 @@ static bool write_exactly(int file, const void *bytes, size_t n)
     return true;
 }
 
-/* The entry's rows, if it is whole, of this picture and undamaged. */
-static bool read_entry(int file, struct mvlm_image *image)
+/* The entry's bytes, if it is whole, of this key and undamaged. */
+static bool read_entry(int file, const struct cache_key *key, void *bytes, size_t n_bytes)
 {
     struct cache_header header;
     char more;
-    mvlm_error error;
-    const size_t n_bytes = image_rows_bytes(&image->model->description);
     if (!read_exactly(file, &header, sizeof header) || header.n_bytes != n_bytes ||
-        image_take_rows(image, &error) != MVLM_OK)
+        !read_exactly(file, bytes, n_bytes) || read(file, &more, 1) != 0)
         return false;
-    if (read_exactly(file, image->rows, n_bytes) && read(file, &more, 1) == 0) {
-        const struct cache_header expected = header_of(image, image->rows);
-        if (memcmp(&header, &expected, sizeof header) == 0)
-            return true;
-    }
-    free(image->rows);
-    image->rows = NULL;
-    return false;
+    const struct cache_header expected = header_of(key, bytes, n_bytes);
+    return memcmp(&header, &expected, sizeof header) == 0;
 }
 
-bool image_cache_find(struct image_cache *cache, struct mvlm_image *image)
+bool image_cache_read(struct image_cache *cache, const struct cache_key *key, void *bytes,
+                      size_t n_bytes)
 {
     char path[4096], name[NAME_BYTES];
     if (!cache->folder)
         return false;
-    key_of(image, name);
+    name_of(key, name);
     snprintf(path, sizeof path, "%s/%s", cache->folder, name);
     const int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0)
         return false;
-    const bool found = read_entry(file, image);
+    const bool found = read_entry(file, key, bytes, n_bytes);
     if (found)
         futimens(file, NULL); /* used now */
     close(file);
@@ -248,27 +241,53 @@ static int open_part(const char *path, char *part, size_t capacity)
     return file;
 }
 
-void image_cache_keep(struct image_cache *cache, const struct mvlm_image *image)
+void image_cache_write(struct image_cache *cache, const struct cache_key *key, const void *bytes,
+                       size_t n_bytes)
 {
     char part[4096 + 64], path[4096], name[NAME_BYTES];
     if (!cache->folder)
         return;
-    const struct cache_header header = header_of(image, image->rows);
-    key_of(image, name);
+    const struct cache_header header = header_of(key, bytes, n_bytes);
+    name_of(key, name);
     snprintf(path, sizeof path, "%s/%s", cache->folder, name);
     const int file = open_part(path, part, sizeof part);
     if (file < 0)
         return;
-    bool good = write_exactly(file, &header, sizeof header) &&
-                write_exactly(file, image->rows, (size_t)header.n_bytes);
+    bool good = write_exactly(file, &header, sizeof header) && write_exactly(file, bytes, n_bytes);
     good = close(file) == 0 && good;
     if (!good || rename(part, path) != 0) {
         unlink(part);
         return;
     }
-    cache->n_bytes += sizeof header + header.n_bytes;
-    cache->n_added += sizeof header + header.n_bytes;
+    cache->n_bytes += sizeof header + n_bytes;
+    cache->n_added += sizeof header + n_bytes;
     /* others add to the folder too, so it is looked at again now and then */
     if (cache->n_bytes > cache->most_bytes || cache->n_added > cache->most_bytes / LOOKS)
         make_room(cache);
+}
+
+/* ---- Pictures' rows --------------------------------------------------------------------- */
+
+static struct cache_key rows_key(const struct mvlm_image *image)
+{
+    return (struct cache_key){.model = image->model->weights.digest, .picture = image->digest_text};
+}
+
+bool image_cache_find(struct image_cache *cache, struct mvlm_image *image)
+{
+    const struct cache_key key = rows_key(image);
+    mvlm_error error;
+    if (!cache->folder || image_take_rows(image, &error) != MVLM_OK)
+        return false;
+    if (image_cache_read(cache, &key, image->rows, image_rows_bytes(&image->model->description)))
+        return true;
+    free(image->rows);
+    image->rows = NULL;
+    return false;
+}
+
+void image_cache_keep(struct image_cache *cache, const struct mvlm_image *image)
+{
+    const struct cache_key key = rows_key(image);
+    image_cache_write(cache, &key, image->rows, image_rows_bytes(&image->model->description));
 }

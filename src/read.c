@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "linear.h"
+#include "picture_kv.h"
 #include "status.h"
 
 /* ---- Rows of input ---------------------------------------------------------------------- */
@@ -104,24 +105,81 @@ static size_t held_pictures(const struct held *held)
     return n;
 }
 
+/* Where reading stands, and what it does with the rows. */
+struct reading {
+    struct reader reader;
+    size_t first, last; /* of the next rows; rows of the chunk before */
+    size_t n_total;
+    logits_fn each;
+    void *user;
+};
+
+/* Reads up to the reader's n_ids-th id. */
+static mvlm_status read_part(struct mvlm_session *s, struct sequence *q, struct reading *r,
+                             mvlm_error *error)
+{
+    const size_t chunk = s->sizes.n_rows < MAX_CHUNK ? s->sizes.n_rows : MAX_CHUNK;
+    for (size_t rows; (rows = fill_rows(s, &r->reader, chunk)) > 0;
+         r->first += rows, r->last = rows) {
+        const struct span span = {&q->cache, r->first, rows};
+        TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->rope, &span, 1, !r->each,
+                         "prefill", r->n_total, error));
+        if (r->each)
+            TRY(give_logits(s, q, r->first, rows, r->each, r->user, error));
+    }
+    return MVLM_OK;
+}
+
+/* The picture at hand: out of the folder if it is there, else read and put there. */
+static mvlm_status read_kept_picture(struct mvlm_session *s, struct sequence *q, struct reading *r,
+                                     mvlm_error *error)
+{
+    const struct mvlm_image *image = q->images[r->reader.picture];
+    const size_t first = r->first, tokens = image_tokens(&s->model->description);
+    if (picture_kv_find(s, q, image, first)) {
+        r->reader.picture++;
+        r->reader.at++;
+        r->first += tokens;
+        q->counters.reused_rows += tokens;
+        return MVLM_OK;
+    }
+    TRY(read_part(s, q, r, error));
+    picture_kv_keep(s, q, image, first);
+    return MVLM_OK;
+}
+
+/* The next picture whose keys and values are kept, from id `at` on: not one that ends the prompt, whose logits are
+ * needed. n_ids: there is none. */
+static size_t next_kept(const struct mvlm_session *s, const struct sequence *q,
+                        const struct reading *r, const int32_t *ids, size_t at, size_t n_ids)
+{
+    while (at < n_ids && (ids[at] != MVLM_IMAGE_ID || at + 1 == n_ids ||
+                          !picture_kv_is_kept(s, q, r->first + at - r->reader.at)))
+        at++;
+    return r->each ? n_ids : at;
+}
+
 static mvlm_status read_all(struct mvlm_session *s, struct sequence *q, const int32_t *ids,
                             size_t n_ids, bool alone, size_t n_total, logits_fn each, void *user,
                             mvlm_error *error)
 {
-    size_t picture = held_pictures(&q->held), first = q->held.n_rows;
-    struct reader reader = {
-        .sequence = q, .ids = ids, .n_ids = n_ids, .picture = picture, .alone = alone};
-    const size_t chunk = s->sizes.n_rows < MAX_CHUNK ? s->sizes.n_rows : MAX_CHUNK;
-    size_t last = 0;
+    size_t picture = held_pictures(&q->held);
+    struct reading r = {.reader = {.sequence = q, .ids = ids, .picture = picture, .alone = alone},
+                        .first = q->held.n_rows,
+                        .n_total = n_total,
+                        .each = each,
+                        .user = user};
     rope_fill(&s->rope, &s->model->description, n_total);
-    for (size_t rows; (rows = fill_rows(s, &reader, chunk)) > 0; first += rows, last = rows) {
-        const struct span span = {&q->cache, first, rows};
-        TRY(decoder_read(&s->compute, s->model, &s->decoder, &s->rope, &span, 1, !each, "prefill",
-                         n_total, error));
-        if (each)
-            TRY(give_logits(s, q, first, rows, each, user, error));
+    while (r.reader.at < n_ids) {
+        const size_t kept = next_kept(s, q, &r, ids, r.reader.at, n_ids);
+        r.reader.n_ids = kept;
+        TRY(read_part(s, q, &r, error));
+        if (kept == n_ids)
+            break;
+        r.reader.n_ids = kept + 1;
+        TRY(read_kept_picture(s, q, &r, error));
     }
-    if (!each && last) {
+    if (!each && r.last) {
         decoder_logits(&s->compute, s->model, &s->decoder, 0, 1);
         keep_logits(s, q, 0);
     }

@@ -105,8 +105,8 @@ static bool match(void *user, const struct symbol *left, const struct symbol *ri
                   struct match *match)
 {
     const struct encoder *e = user;
-    const int32_t id = tokenizer_find(e->tokenizer, e->text.at + left->start,
-                                      left->n_bytes + right->n_bytes);
+    const int32_t id =
+        tokenizer_find(e->tokenizer, e->text.at + left->start, left->n_bytes + right->n_bytes);
     if (id < 0)
         return false;
     const struct piece *piece = &e->tokenizer->pieces[id];

@@ -1,5 +1,7 @@
 #include "session.h"
 
+#include "picture_kv.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,6 +45,7 @@ mvlm_status session_sizes_of(const mvlm_model *model, const mvlm_session_options
                                     .kv_type = session_kv_type(model, options->kv_type),
                                     .n_rows = n_rows ? n_rows : trained,
                                     .n_pictures = n_pictures,
+                                    .keep_picture_kv = picture_kv_wanted(model, options),
                                     .n_sequences = options->n_sequences ? options->n_sequences : 1,
                                     .n_threads = options->n_threads ? options->n_threads
                                                                     : threads_available()};
@@ -144,6 +147,12 @@ static void sequences_layout(struct mvlm_session *s, const struct session_sizes 
     s->plan.kv_cache = arena->used;
     for (size_t i = 0; i < sizes->n_sequences; i++) {
         struct sequence *q = s->sequences ? &s->sequences[i] : &measured;
+        if (i == 0) {
+            s->picture_kv_bytes = sizes->keep_picture_kv && sizes->n_pictures
+                                      ? image_tokens(d) * kv_cache_position_bytes(&q->cache)
+                                      : 0;
+            s->picture_kv = arena_take(arena, s->picture_kv_bytes, 1);
+        }
         held_layout(&q->held, arena, sizes->n_ctx);
         q->logits = arena_take(arena, (size_t)d->decoder.vocab, sizeof(float));
         answer_layout(&q->answer, arena,

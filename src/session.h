@@ -27,6 +27,7 @@ struct session_sizes {
     int n_threads;
     enum tensor_type kv_type;
     bool keep_tower;
+    bool keep_picture_kv; /* picture_kv.h */
 };
 
 enum {
@@ -72,6 +73,9 @@ struct mvlm_session {
     struct decoder_buffers decoder;
     float *pixels;     /* [3, side, side] */
     char *token_bytes; /* of one token */
+    void *
+        picture_kv; /* picture_kv.h: a picture's keys and values on their way; of picture_kv_bytes */
+    size_t picture_kv_bytes;
 
     struct sequence *sequences; /* [options.n_sequences] */
     struct image_cache images;
