@@ -21,7 +21,7 @@ import make_tokens
 import sentences
 
 HERE = Path(__file__).resolve().parent
-MOST_BYTES = 6_000_000   # of the whole folder: it lives in the repository
+MOST_BYTES = 9_000_000   # of the whole folder: it lives in the repository
 
 
 def main(golden):
