@@ -175,13 +175,13 @@ static void reads_speed_and_heat(void **state)
     TREE(ZONE "1/temp", "521", ZONE "2/temp", "51"); /* tenths, and degrees */
     assert_true(fabs(sensors_read(&machine).celsius - 52.1) < 1e-6);
     TREE(ZONE "4/type", "soc", ZONE "4/temp", "97"); /* a Snapdragon's battery: 97 % */
-    assert_true(fabs(temperature(&machine) - 52.1) < 1e-6);
+    assert_true(fabs(temperature(machine.root) - 52.1) < 1e-6);
     volatile sig_atomic_t stopped = 0;
-    assert_true(cool_down(&machine, 60, INFINITY, &stopped) < 0.2);
-    const double paused = cool_down(&machine, 40, monotonic_seconds() + 0.3, &stopped);
+    assert_true(cool_down(machine.root, 60, INFINITY, &stopped) < 0.2);
+    const double paused = cool_down(machine.root, 40, monotonic_seconds() + 0.3, &stopped);
     assert_true(paused >= 0.3 && paused < 30);
     stopped = SIGINT;
-    assert_true(cool_down(&machine, 40, INFINITY, &stopped) < 0.2);
+    assert_true(cool_down(machine.root, 40, INFINITY, &stopped) < 0.2);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_test_folder, close_test_folder)

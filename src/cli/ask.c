@@ -166,13 +166,6 @@ static double rate(size_t n, double milliseconds)
     return milliseconds > 0 ? 1e3 * (double)n / milliseconds : 0;
 }
 
-static void print_cores(const char *what, const int *cores, size_t n)
-{
-    fprintf(stderr, "%s", what);
-    for (size_t i = 0; i < n; i++)
-        fprintf(stderr, " %d", cores[i]);
-}
-
 /* Asked for: 0 is as many as suit. */
 static void print_threads(int64_t n_asked, int n_threads)
 {
@@ -181,9 +174,9 @@ static void print_threads(int64_t n_asked, int n_threads)
     const char *why;
     const size_t n_granted = granted_cores(granted), n_cores_asked = asked_cores(&asked, &why);
     fprintf(stderr, "%d threads, %s", n_threads, n_asked ? "as asked for" : "one a core");
-    print_cores("; cores asked:", asked, n_cores_asked);
+    print_cores(stderr, "; cores asked:", asked, n_cores_asked);
     fprintf(stderr, " (%s)", why);
-    print_cores("; granted:", granted, n_granted);
+    print_cores(stderr, "; granted:", granted, n_granted);
     fprintf(stderr, "\n");
 }
 

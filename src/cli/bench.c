@@ -1,5 +1,6 @@
 /* mobilevlm bench: speed, memory and heat, stage by stage. */
 #include "bench.h"
+#include "system_files.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "bench_machine.h"
+#include "system_files.h"
 #include "process.h"
 
 /* The sum of the values of all folders that have one; NAN where none has. */

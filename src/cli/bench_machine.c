@@ -2,67 +2,13 @@
  * is not known. */
 #include <glob.h>
 #include <math.h>
-#include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "bench_machine.h"
 #include "cli.h"
 #include "process.h"
-
-/* ---- Files ------------------------------------------------------------------------------ */
-
-/* The first line of a file without its newline; "" when there is none. */
-static void first_line(const char *path, char *line, size_t capacity)
-{
-    FILE *file = fopen(path, "re");
-    line[0] = 0;
-    if (file && fgets(line, (int)capacity, file))
-        line[strcspn(line, "\n")] = 0;
-    if (file)
-        fclose(file);
-}
-
-void read_line(char *line, size_t capacity, const char *format, ...)
-{
-    char path[512];
-    va_list values;
-    va_start(values, format);
-    vsnprintf(path, sizeof path, format, values);
-    va_end(values);
-    first_line(path, line, capacity);
-}
-
-double read_value(const char *format, ...)
-{
-    char path[512], line[64], *end;
-    va_list values;
-    va_start(values, format);
-    vsnprintf(path, sizeof path, format, values);
-    va_end(values);
-    first_line(path, line, sizeof line);
-    const double value = strtod(line, &end);
-    return end == line ? NAN : value;
-}
-
-/* The line behind "key : " in a file such as /proc/cpuinfo. */
-static bool read_key(const char *path, const char *key, char *value, size_t capacity)
-{
-    char line[256];
-    FILE *file = fopen(path, "re");
-    bool found = false;
-    while (file && !found && fgets(line, sizeof line, file))
-        if (strncmp(line, key, strlen(key)) == 0 && strchr(line, ':')) {
-            const char *at = strchr(line, ':') + 1;
-            at += strspn(at, " \t");
-            snprintf(value, capacity, "%.*s", (int)strcspn(at, "\n"), at);
-            found = true;
-        }
-    if (file)
-        fclose(file);
-    return found;
-}
+#include "system_files.h"
 
 /* ---- The machine and its sensors -------------------------------------------------------- */
 
@@ -101,13 +47,13 @@ static double celsius_of(double value)
 
 /* Zones named for the processor, where there are any; boards name others for batteries and skin. The zone "soc" of
  * Snapdragons is a battery's state of charge. */
-double temperature(const struct machine *machine)
+double temperature(const char *root)
 {
     static const char *const names[] = {"cpu", "CPU", "pkg", "soc", "core"};
     double any = NAN, processor = NAN;
     char pattern[256];
     glob_t zones;
-    snprintf(pattern, sizeof pattern, "%s/sys/class/thermal/thermal_zone*", machine->root);
+    snprintf(pattern, sizeof pattern, "%s/sys/class/thermal/thermal_zone*", root);
     if (glob(pattern, 0, NULL, &zones) != 0)
         return NAN;
     for (size_t i = 0; i < zones.gl_pathc; i++) {
@@ -127,14 +73,13 @@ double temperature(const struct machine *machine)
 
 struct sensors sensors_read(const struct machine *machine)
 {
-    return (struct sensors){.mhz = fastest_core(machine), .celsius = temperature(machine)};
+    return (struct sensors){.mhz = fastest_core(machine), .celsius = temperature(machine->root)};
 }
 
-double cool_down(const struct machine *machine, double most, double until,
-                 const volatile sig_atomic_t *stopped)
+double cool_down(const char *root, double most, double until, const volatile sig_atomic_t *stopped)
 {
     const double start = monotonic_seconds();
-    while (!*stopped && monotonic_seconds() < until && temperature(machine) > most)
+    while (!*stopped && monotonic_seconds() < until && temperature(root) > most)
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     return monotonic_seconds() - start;
 }

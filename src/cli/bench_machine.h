@@ -26,13 +26,12 @@ struct machine {
 void machine_describe(struct machine *machine, const char *root);
 struct sensors sensors_read(const struct machine *machine);
 
-/* Of the hottest zone, in degrees; NAN when the machine does not tell. */
-double temperature(const struct machine *machine);
+/* Of the hottest zone of the machine at `root`, in degrees; NAN when the machine does not tell. */
+double temperature(const char *root);
 
 /* Waits until the machine is no hotter than `most` degrees, at most until the clock says `until` or `stopped` is no longer
  * 0; returns the seconds that it took. A machine that does not tell is never waited for. */
-double cool_down(const struct machine *machine, double most, double until,
-                 const volatile sig_atomic_t *stopped);
+double cool_down(const char *root, double most, double until, const volatile sig_atomic_t *stopped);
 
 /* Adds up the energy of the times between meter_start and meter_stop, from the first of these that the machine has:
  * the counters of Intel's and AMD's packages (RAPL); the power that a board's sensors show (INA3221 and INA219 of
@@ -53,14 +52,5 @@ struct meter {
 bool meter_works(const char *root);
 void meter_start(struct meter *meter, const char *root);
 void meter_stop(struct meter *meter);
-
-/* ---- Files of one line ------------------------------------------------------------------ */
-
-/* The first line of the file that the format names, without its newline; "" when there is none. */
-__attribute__((format(printf, 3, 4))) void read_line(char *line, size_t capacity,
-                                                     const char *format, ...);
-
-/* The number at the beginning of that line; NAN when there is none. */
-__attribute__((format(printf, 1, 2))) double read_value(const char *format, ...);
 
 #endif

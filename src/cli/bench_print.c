@@ -346,13 +346,6 @@ static void sensors_text(struct sensors s, char text[64])
         snprintf(text + n, (size_t)(64 - n), ", %.0f degrees C", s.celsius);
 }
 
-static void print_cores(const char *what, const int *cores, size_t n, FILE *out)
-{
-    fprintf(out, "%s", what);
-    for (size_t i = 0; i < n; i++)
-        fprintf(out, " %d", cores[i]);
-}
-
 /* The sensors at the end, where there are any. */
 static void print_sensors(const struct bench *bench, FILE *out)
 {
@@ -376,9 +369,9 @@ static void print_machine(const struct bench *bench, FILE *out)
                                bench->n_threads.items[i]);
     fprintf(out, "machine: %s%s%s%s\n", *m->cpu ? m->cpu : "?", *m->governor ? ", governor " : "",
             m->governor, sensors);
-    print_cores("cores:   asked for", asked, n_asked, out);
+    print_cores(out, "cores:   asked for", asked, n_asked);
     fprintf(out, " (%s)", why);
-    print_cores("; granted", m->cores, m->n_cores, out);
+    print_cores(out, "; granted", m->cores, m->n_cores);
     fprintf(out,
             "\nisa:     %s, threads: %s\n"
             "model:   %s, %s, %.2f billion parameters, cache %s\n"

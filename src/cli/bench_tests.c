@@ -375,7 +375,7 @@ mvlm_status test_repeat(struct bench *bench, struct test *test, mvlm_error *erro
     double ns[MAX_RESULTS];
     struct rates rates;
     struct meter meter = {.joules = test->results[0].joules};
-    const double paused_s = wait_until_cool(bench->values, &bench->machine);
+    const double paused_s = wait_until_cool(bench->values);
     mvlm_status status = measure_rates(bench, limits_of(bench, test), &rates, error);
     meter_start(&meter, bench->machine.root);
     if (status == MVLM_OK)

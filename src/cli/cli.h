@@ -79,8 +79,7 @@ mvlm_status put_json(json_t *value, mvlm_error *error);
 size_t granted_cores(int cores[MOST_CORES]);
 
 /* With --max-temp waits until the machine is no hotter or a signal comes, but no more than a minute; returns the seconds. */
-struct machine;
-double wait_until_cool(const struct values *values, const struct machine *machine);
+double wait_until_cool(const struct values *values);
 
 /* The same of this machine, between tokens. */
 void pace(const struct values *values);
@@ -95,6 +94,9 @@ int threads_wanted(const struct values *values);
 
 /* What it asked for, and what they are: "big, by cpu_capacity". */
 size_t asked_cores(const int **cores, const char **why);
+
+/* "what 0 1 2" */
+void print_cores(FILE *out, const char *what, const int *cores, size_t n_cores);
 
 /* Their numbers as an array. */
 json_t *cores_json(const int *cores, size_t n_cores);

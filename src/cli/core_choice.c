@@ -8,26 +8,9 @@
 #include <string.h>
 
 #include "options.h"
+#include "system_files.h"
 
 /* ---- Big cores -------------------------------------------------------------------------- */
-
-/* A number in a file of a core's folder; negative when it is not known. */
-static double read_number(const char *sys, int core, const char *file)
-{
-    char path[512], text[64], *end;
-    double value = -1;
-    snprintf(path, sizeof path, "%s/devices/system/cpu/cpu%d/%s", sys, core, file);
-    FILE *stream = fopen(path, "re");
-    if (stream && fgets(text, sizeof text, stream)) {
-        value = text[0] == '0' && text[1] == 'x' ? (double)strtoull(text, &end, 16)
-                                                 : strtod(text, &end);
-        if (end == text)
-            value = -1;
-    }
-    if (stream)
-        fclose(stream);
-    return value;
-}
 
 /* The file's number of each core, and the largest of them; false unless it is known of all. */
 static bool read_all(const char *sys, const char *file, const int *cores, size_t n, double *numbers,
@@ -35,8 +18,8 @@ static bool read_all(const char *sys, const char *file, const int *cores, size_t
 {
     *most = 0;
     for (size_t i = 0; i < n; i++) {
-        numbers[i] = read_number(sys, cores[i], file);
-        if (numbers[i] < 0)
+        numbers[i] = read_value("%s/devices/system/cpu/cpu%d/%s", sys, cores[i], file);
+        if (!(numbers[i] >= 0))
             return false;
         *most = numbers[i] > *most ? numbers[i] : *most;
     }

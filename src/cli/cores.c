@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "system_files.h"
 
 /* For the records: what was asked of the system, whether it was granted or not. */
 static struct {
@@ -80,4 +81,11 @@ json_t *cores_json(const int *cores, size_t n_cores)
     for (size_t i = 0; i < n_cores; i++)
         json_array_append_new(list, json_integer(cores[i]));
     return list;
+}
+
+void print_cores(FILE *out, const char *what, const int *cores, size_t n_cores)
+{
+    fprintf(out, "%s", what);
+    for (size_t i = 0; i < n_cores; i++)
+        fprintf(out, " %d", cores[i]);
 }

@@ -1,16 +1,10 @@
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <time.h>
 
 #include "process.h"
-
-const char *machine_root(void)
-{
-    const char *root = getenv("MOBILEVLM_ROOT");
-    return root ? root : "";
-}
+#include "system_files.h"
 
 double monotonic_seconds(void)
 {
@@ -31,14 +25,10 @@ void peak_memory_reset(void)
 /* VmHWM, which can be reset, as getrusage's cannot; 0 when the system does not say. */
 static uint64_t peak_in_status(void)
 {
-    uint64_t kilobytes = 0;
-    char line[256];
-    FILE *file = fopen("/proc/self/status", "re");
-    while (file && !kilobytes && fgets(line, sizeof line, file))
-        sscanf(line, "VmHWM: %" SCNu64, &kilobytes);
-    if (file)
-        fclose(file);
-    return kilobytes * 1024;
+    char kilobytes[64];
+    return read_key("/proc/self/status", "VmHWM", kilobytes, sizeof kilobytes)
+               ? 1024 * strtoull(kilobytes, NULL, 10)
+               : 0;
 }
 
 uint64_t peak_memory(void)

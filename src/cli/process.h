@@ -4,9 +4,6 @@
 
 #include <stdint.h>
 
-/* "", or what MOBILEVLM_ROOT names, for tests: a folder with the /sys and /proc of another machine. */
-const char *machine_root(void);
-
 /* Seconds from a fixed point in the past. */
 double monotonic_seconds(void);
 
