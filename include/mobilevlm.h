@@ -412,6 +412,7 @@ typedef struct mvlm_work {
     uint64_t n_parameters;
     /* which limit the multiply-accumulates of the tower and projector, and of the decoder have */
     mvlm_limit picture_limit, decoder_limit;
+    bool composite_attention; /* a picture's rows attend to themselves alone */
     const char *weight_type; /* of the decoder's layers: "q4" */
     const char *kv_type;     /* of the cache: "q8" */
 } mvlm_work;

@@ -27,9 +27,9 @@ static int has_avxvnni(void)
 #include <sys/auxv.h>
 
 /* The bits of the kernel's interface; older headers lack the names. */
-#define HWCAP_CPUID_  (1ul << 11) /* since Linux 4.11 */
+#define HWCAP_CPUID_   (1ul << 11) /* since Linux 4.11 */
 #define HWCAP_ASIMDDP_ (1ul << 20)
-#define HWCAP2_I8MM_  (1ul << 13)
+#define HWCAP2_I8MM_   (1ul << 13)
 
 /* Whether every processor that /proc/cpuinfo lists has the feature. For kernels older than the features' bits, some of
  * which list them there; a newer one that masks a bit, or an emulator, means it. */

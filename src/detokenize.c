@@ -2,6 +2,7 @@
  * between them decoded one by one, and all are joined, by spaces where the model says so. */
 #include "detokenize.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,13 +58,19 @@ static void put(struct output *out, char byte)
 
 /* ---- Joining ---------------------------------------------------------------------------- */
 
-/* Spaces that encoding put at the beginning of a text, which SentencePiece drops; transformers drops one of its
- * own before. Answers lose all white space at their beginning. */
+/* Spaces that are dropped where a run of tokens begins: of the first that which encoding put there, as SentencePiece
+ * does; of those behind a token that stands apart one by transformers, and by SentencePiece, which it has told of no dummy
+ * prefix unless it works in its legacy way, another or all. (Answers lose all white space at their beginning.) */
 static int spaces_to_drop(const struct tokenizer *t, bool first)
 {
-    if (!tokenizer_adds_space(t))
+    const struct tokenizer_settings *settings = &t->description->tokenizer;
+    if (settings->kind != TOKENIZER_SENTENCEPIECE_BPE)
         return 0;
-    return first ? 1 : 2;
+    if (first)
+        return tokenizer_adds_space(t);
+    if (settings->remove_extra_whitespaces)
+        return INT_MAX;
+    return settings->legacy && settings->add_dummy_prefix ? 2 : 1;
 }
 
 static void put_join(struct output *out)

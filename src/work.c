@@ -109,6 +109,7 @@ void mvlm_model_work(const mvlm_model *model, mvlm_kv_type kv_type, mvlm_work *w
     const bool pictures = takes_pictures(&model->description);
     *work = (mvlm_work){.cache_bytes = position_bytes(&model->description, cache),
                         .decoder_limit = limit_of(&model->parameters.decoder.layers[0].q),
+                        .composite_attention = model->description.decoder.composite_attention,
                         .weight_type = tensor_type_name(model_matrix_type(model)),
                         .kv_type = tensor_type_name(cache)};
     for (uint32_t i = 0; i < model->weights.header->n_tensors; i++)

@@ -321,6 +321,24 @@ static void refuses(void **state)
     expect_error(cli(WORDS("bench"), NULL, NULL, NULL), 2, "no model named");
 }
 
+/* Full and composite attention by turns; what that saves stands behind the table. */
+static void composite_attention_is_compared(void **state)
+{
+    (void)state;
+    json_t *records = records_of(
+        cli(WORDS(QUICK, TEXT, "--n-picture", "7,0,40", "-o", "jsonl"), NULL, NULL, NULL));
+    expect_tests(records, WORDS("load", "pp5", "pp5 @ d4", "tg3 @ d0", "tg3 @ d4", "full 7",
+                                "composite 7", "full 40", "composite 40"));
+    /* 2 layers of 4 heads of 16: no q of 40 rows, no scores of 40 x 41 / 2 pairs */
+    assert_int_equal(integer_of(find_test(records, "full 40"), "macs") -
+                         integer_of(find_test(records, "composite 40"), "macs"),
+                     2 * 64 * 64 * 40 + 2 * 2 * 64 * 40 * 41 / 2);
+    json_decref(records);
+    char *md = good_output(cli(WORDS(QUICK, TEXT, "--n-picture", "40"), NULL, NULL, NULL), NULL);
+    assert_non_null(strstr(md, "a picture of 40 rows, then 30 of text: composite attention is "));
+    free(md);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -331,6 +349,7 @@ int main(void)
         cmocka_unit_test(energy_of_one_is_told_of_one),
         cmocka_unit_test(lists_and_ranges),
         cmocka_unit_test(sustains),
+        cmocka_unit_test(composite_attention_is_compared),
         cmocka_unit_test(refuses),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);

@@ -595,6 +595,33 @@ static void positions_are_scaled(void **state)
     expect_failure(convert_with(WORDS("--rope-scale", "0.5", "--force")), 2, "rope-scale", 1);
 }
 
+/* 8192 positions, read into a cache of eight bits; and not one more. */
+static void long_contexts_are_read(void **state)
+{
+    enum { N = 8192 };
+    static int32_t ids[N + 1];
+    mvlm_model *opened;
+    mvlm_session *session;
+    mvlm_memory plan;
+    mvlm_error error = {0};
+    const mvlm_session_options options = {.n_threads = 2};
+    (void)state;
+    copy_checkpoint("v1");
+    expect_good(convert_with(WORDS("--type", "q8", "-q", "--rope-scale", "4")), "");
+    assert_int_equal(mvlm_model_open(model, NULL, &opened, &error), MVLM_OK);
+    assert_int_equal(mvlm_session_plan(opened, &options, N, 0, 1, &plan, &error), MVLM_OK);
+    /* 2 layers of 4 heads of 16 values, padded to 32, for keys and values; a scale for each */
+    assert_true(plan.kv_cache >= (uint64_t)N * 2 * 4 * 2 * (32 + 4));
+    for (int i = 0; i < N + 1; i++)
+        ids[i] = 3 + i * 7 % 400;
+    assert_int_equal(mvlm_session_open(opened, &options, &session, &error), MVLM_OK);
+    assert_int_equal(mvlm_read(session, 0, ids, N, &error), MVLM_OK);
+    assert_int_equal(mvlm_read(session, N, ids, 1, &error), MVLM_USAGE);
+    assert_int_equal(mvlm_read(session, 0, ids, N + 1, &error), MVLM_USAGE);
+    mvlm_session_close(session);
+    mvlm_model_close(opened);
+}
+
 static void attention_is_chosen(void **state)
 {
     (void)state;
@@ -638,8 +665,8 @@ int main(void)
         TEST(tokenizer_json_says_the_same), TEST(refuses_wrong_tokenizer_json),
         TEST(survives_damaged_files),       TEST(adapters_are_merged),
         TEST(refuses_wrong_adapters),       TEST(adapters_need_their_base),
-        TEST(positions_are_scaled),         TEST(attention_is_chosen),
-        TEST(variants_need_their_feature),
+        TEST(positions_are_scaled),         TEST(long_contexts_are_read),
+        TEST(attention_is_chosen),          TEST(variants_need_their_feature),
     };
     return cmocka_run_group_tests_name("family", tests, NULL, NULL);
 }

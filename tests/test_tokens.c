@@ -62,9 +62,37 @@ static bool comes_back(const mvlm_model *model, const char *text, size_t n_bytes
            !t->clean_up_spaces;
 }
 
+/* White space at both ends does not count: an answer has none. */
+static void check_decoded(const mvlm_model *model, const char *what, const json_t *line)
+{
+    const json_t *list = json_object_get(line, "ids");
+    const char *expected = json_string_value(json_object_get(line, "decoded"));
+    int32_t ids[64];
+    char text[1024];
+    size_t n = 0;
+    mvlm_error error = {0};
+    assert_in_range(json_array_size(list), 0, 64);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
+    assert_int_equal(
+        mvlm_detokenize(model, ids, json_array_size(list), text, sizeof text, &n, &error), MVLM_OK);
+    assert_true(n < sizeof text);
+    size_t begin = 0;
+    while (begin < n && strchr(" \t\n", text[begin]))
+        begin++;
+    while (n > begin && strchr(" \t\n", text[n - 1]))
+        n--;
+    if (n - begin != strlen(expected) || memcmp(text + begin, expected, n - begin) != 0)
+        fail_msg("%s: \"%.*s\", expected \"%s\"", what, (int)(n - begin), text + begin, expected);
+}
+
 static void check_line(const mvlm_model *model, const char *what, const json_t *line)
 {
     const json_t *value = json_object_get(line, "text");
+    if (json_object_get(line, "decoded")) {
+        check_decoded(model, what, line);
+        return;
+    }
     const char *text = json_string_value(value);
     const size_t length = json_string_length(value);
     int32_t *ids = malloc((4 * length + 8) * sizeof *ids);
@@ -129,6 +157,22 @@ static void shared_tokens(void **state)
     check_file(SHARED_DIR "/weights/tok512.model", SHARED_DIR "/reference/tokens/tok512.jsonl");
     check_file(SHARED_DIR "/weights/llama-32k-tokenizer.model",
                SHARED_DIR "/reference/tokens/llama-32k.jsonl");
+}
+
+/* Byte-level BPE, and SentencePiece with added tokens. */
+static void own_family_tokens(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"imp-phi2", "imp-phi3"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char lines[300], checkpoint[300];
+        snprintf(lines, sizeof lines, SOURCE_DIR "/tests/golden/tokens/%s.jsonl", names[i]);
+        snprintf(checkpoint, sizeof checkpoint, SOURCE_DIR "/tests/golden/cases/%s/checkpoint",
+                 names[i]);
+        mvlm_model *model = open_with_tokenizer(checkpoint, NULL, -1);
+        check_lines(model, lines);
+        mvlm_model_close(model);
+    }
 }
 
 /* Byte-level BPE, with the published vocabularies. */
@@ -273,9 +317,10 @@ static void prompts(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(own_tokens),         cmocka_unit_test(shared_tokens),
-        cmocka_unit_test(shared_byte_tokens), cmocka_unit_test(own_chats),
-        cmocka_unit_test(shared_chats),       cmocka_unit_test(prompts),
+        cmocka_unit_test(own_tokens),        cmocka_unit_test(shared_tokens),
+        cmocka_unit_test(own_family_tokens), cmocka_unit_test(shared_byte_tokens),
+        cmocka_unit_test(own_chats),         cmocka_unit_test(shared_chats),
+        cmocka_unit_test(prompts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,7 +123,7 @@ static mvlm_status read_lists(struct bench *bench, mvlm_error *error)
     };
     mvlm_status status = read_numbers("-d", &v->n_depth, 0, MOST, &bench->n_depth, error);
     if (status == MVLM_OK)
-        status = read_numbers("--n-picture", &v->n_picture, 1, MOST, &bench->n_picture, error);
+        status = read_numbers("--n-picture", &v->n_picture, 0, MOST, &bench->n_picture, error);
     for (size_t i = 0; i < sizeof lists / sizeof *lists && status == MVLM_OK; i++) {
         status = read_numbers(lists[i].option, lists[i].texts, lists[i].least, lists[i].most,
                               lists[i].numbers, error);
@@ -133,6 +133,21 @@ static mvlm_status read_lists(struct bench *bench, mvlm_error *error)
     if (status == MVLM_OK && v->sustain)
         status = read_duration("--sustain", v->sustain, &bench->sustain_seconds, error);
     return status;
+}
+
+/* Where attention is composite, what that saves is of interest: MobileVLM's rows of a picture, CLIP's, and those of four
+ * such squares. */
+static mvlm_status default_pictures(struct bench *bench, mvlm_error *error)
+{
+    static const size_t rows[] = {144, 576, 2304};
+    if (!bench->work.composite_attention || bench->n_picture.n)
+        return MVLM_OK;
+    bench->n_picture.items = malloc(sizeof rows);
+    if (!bench->n_picture.items)
+        return cli_fail(error, MVLM_NO_MEMORY, "out of memory for a list");
+    memcpy(bench->n_picture.items, rows, sizeof rows);
+    bench->n_picture.n = sizeof rows / sizeof *rows;
+    return MVLM_OK;
 }
 
 /* Random ids behind the one that sequences begin with, the same in every run. */
@@ -164,8 +179,10 @@ static mvlm_status open_bench(struct bench *bench, const struct values *values, 
         return status;
     mvlm_model_describe(bench->model, &bench->info);
     mvlm_model_work(bench->model, bench->options.kv_type, &bench->work);
+    status = default_pictures(bench, error);
     bench->options.n_ctx = positions_needed(bench);
-    status = read_picture(bench, error);
+    if (status == MVLM_OK)
+        status = read_picture(bench, error);
     if (status == MVLM_OK && bench->info.image_tokens)
         status = make_question(bench, error);
     if (status == MVLM_OK)

@@ -231,7 +231,8 @@ mvlm_status list_tests(const struct bench *bench, struct test **tests, size_t *n
             if (bench->n_gen.items[i])
                 add_answer(bench, t++, bench->n_gen.items[i], depths.items[j]);
     for (size_t i = 0; i < bench->n_picture.n; i++)
-        add_composite(bench, t++, bench->n_picture.items[i]);
+        if (bench->n_picture.items[i])
+            add_composite(bench, t++, bench->n_picture.items[i]);
     if (bench->info.image_tokens && bench->sustain_seconds == 0)
         add_ttft(bench, t++);
     *n_tests = (size_t)(t - *tests);

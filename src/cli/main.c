@@ -196,7 +196,8 @@ static const struct option options[] = {
     {"-d --n-depth", OPTION_LIST, V(n_depth), "LIST", 0, 0, NULL, BENCH,
      "positions read before (default: 0 for prompts, 0,512 for answers)"},
     {"--n-picture", OPTION_LIST, V(n_picture), "LIST", 0, 0, NULL, BENCH,
-     "rows of a picture that are read with full attention and with composite (default: none)"},
+     "rows of a picture that are read with full attention and with composite (default: none; "
+     "144,576,2304 of a model with composite attention)"},
     {"-t --threads", OPTION_LIST, V(n_threads), "LIST", 0, 0, NULL, BENCH,
      "default: one a big core that the process may use"},
     {"-r --repetitions", OPTION_INTEGER, V(repetitions), "N", 1, 10000, NULL, BENCH,

@@ -8,6 +8,7 @@ Folders and files as in ../README.md. The tokenizers are small ones trained here
 import argparse
 import copy
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from transformers import (AutoTokenizer, CodeGenTokenizer, Phi3Config, Phi3ForCa
 from transformers.models.clip.image_processing_clip import CLIPImageProcessor
 
 import make_cases
+import make_tokens
 import reference as ref
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
@@ -259,6 +261,22 @@ def make_once(spec, out, image_folder):
     return margin
 
 
+def write_tokens(name):
+    """Texts with their ids, and ids with what becomes of them, as the case's tokenizer does both."""
+    tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "cases" / name / "checkpoint", use_fast=False)
+    rng, spelled = random.Random(1), [" .", " ,", " ?", " !", " ' ", " n't", " 'm", " 's", " 've", " 're", "  ", "\t\t", "it", "'", " "]
+    with open(GOLDEN / "tokens" / f"{name}.jsonl", "w") as out:
+        for line in make_tokens.lines(120, 1):
+            if not any(t in line for t in ("</s>", "<image>", "<|", "<s>", "<unk>")):
+                out.write(json.dumps({"text": line, "ids": tokenizer(line, add_special_tokens=False).input_ids}) + "\n")
+        for _ in range(60):
+            text = "".join(rng.choice(spelled) for _ in range(rng.randrange(1, 12)))
+            ids = tokenizer(text, add_special_tokens=False).input_ids
+            if rng.random() < 0.5:
+                ids.insert(rng.randrange(len(ids) + 1), rng.choice(list(tokenizer.get_added_vocab().values())))
+            out.write(json.dumps({"ids": ids, "decoded": tokenizer.decode(ids, skip_special_tokens=True).strip()}) + "\n")
+
+
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--only")
@@ -267,3 +285,5 @@ if __name__ == "__main__":
     for s in json.loads((GOLDEN / "family.json").read_text()):
         if a.only in (None, s["name"]):
             make(s, GOLDEN / "cases", GOLDEN / "images")
+            if s["kind"] != "llava":
+                write_tokens(s["name"])
