@@ -129,7 +129,9 @@ bool mvlm_model_tensor(const mvlm_model *model, size_t index, mvlm_tensor *tenso
 
 enum {
     MVLM_ADD_BOS = 1,      /* put the beginning-of-sequence id first, where the tokenizer has one */
-    MVLM_READ_SPECIAL = 2, /* read "</s>", "<image>" and the like as the ids that they name */
+    /* read "</s>", "<image>" and the like as the ids that they name. (Tokens that were added to a
+       vocabulary and are not special, such as runs of spaces, are read in any case.) */
+    MVLM_READ_SPECIAL = 2,
 };
 
 /* Text (n_bytes of UTF-8, NUL allowed) -> ids. At most `capacity` ids are written to `ids`; *n_ids
@@ -169,7 +171,8 @@ typedef struct mvlm_session_options {
      * has a cache of n_ctx positions of its own, kept as with keep_cache. */
     size_t n_sequences;
     /* A folder where what the model makes of pictures is kept, and taken from: a picture that was seen
-     * before costs no encoding. Made when it is missing; NULL: none. Several processes may share one.
+     * before costs no encoding, and with composite attention, where its position is the same, no
+     * reading (for which memory of a picture's keys and values is planned). Made when it is missing; NULL: none. Several processes may share one.
      * Whatever is damaged there is computed anew. */
     const char *cache_folder;
     uint64_t cache_bytes; /* at most in that folder: what was not used for longest goes; 0: 2^30 */
@@ -343,7 +346,7 @@ typedef struct mvlm_counters {
     size_t prompt_tokens;    /* ids of text, BOS included, pictures not */
     size_t image_tokens;     /* rows of pictures */
     size_t generated_tokens; /* the end token is not counted */
-    size_t reused_rows;      /* of the prompt, that the cache held already */
+    size_t reused_rows;      /* of the prompt, that the cache, or the folder, held already */
     size_t cached_pictures;  /* whose rows were in the folder of the cache */
     double decode_picture_ms, preprocess_ms, encode_ms, project_ms, prefill_ms, generate_ms;
     double linear_ms; /* of the above: time in matrix products */

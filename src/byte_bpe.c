@@ -159,8 +159,8 @@ mvlm_status byte_bpe_encode(const struct tokenizer *t, const char *text, size_t 
         utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n_bytes, &composed,
                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     const mvlm_status status =
-        n < 0 ? fail(error, MVLM_NO_MEMORY, "a text of %zu bytes cannot be composed: %s", n_bytes,
-                     utf8proc_errmsg(n))
+        n < 0 ? fail(error, n == UTF8PROC_ERROR_NOMEM ? MVLM_NO_MEMORY : MVLM_USAGE,
+                     "a text of %zu bytes cannot be composed: %s", n_bytes, utf8proc_errmsg(n))
               : encode_words(t, (const char *)composed, (size_t)n, list, error);
     free(composed);
     return status;

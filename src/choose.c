@@ -1,5 +1,6 @@
 /* How likely each of several answers is, from one reading of the prompt. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,15 +26,37 @@ struct chooser {
     size_t n_prompt;            /* ids that the cache holds of the prompt */
 };
 
-static mvlm_status encode_choices(struct chooser *c, const char *const *texts, mvlm_error *error)
+/* A choice as an answer of earlier turns would be encoded: behind the template's answer_prefix. SentencePiece's dummy prefix
+ * stands for the space there is in that, as a rule; without one an answer begins bare, unless the legacy way puts it
+ * anyway. */
+static mvlm_status encode_choice(const struct chooser *c, const char *text, struct id_list *ids,
+                                 mvlm_error *error)
 {
     const struct tokenizer *tokenizer = c->session->model->tokenizer;
+    const struct description *d = tokenizer->description;
+    const mvlm_question *question = &c->sequence->question;
+    const char *prefix = d->prompt.present && !question->raw ? d->prompt.answer_prefix : NULL;
+    char *whole;
+    if (d->tokenizer.kind != TOKENIZER_BYTE_BPE) {
+        const bool bare = prefix && !*prefix && !d->tokenizer.legacy;
+        return tokenizer_encode(tokenizer, text, strlen(text), bare ? LEAD_NONE : LEAD_MODEL, ids,
+                                error);
+    }
+    if (asprintf(&whole, "%s%s", prefix ? prefix : "", text) < 0)
+        return fail_no_memory(error, "a choice", strlen(text));
+    const mvlm_status status =
+        tokenizer_encode(tokenizer, whole, strlen(whole), LEAD_NONE, ids, error);
+    free(whole);
+    return status;
+}
+
+static mvlm_status encode_choices(struct chooser *c, const char *const *texts, mvlm_error *error)
+{
     size_t at;
     for (size_t i = 0; i < c->n; i++) {
         if (!utf8_valid(texts[i], strlen(texts[i]), &at))
             return fail(error, MVLM_USAGE, "choice %zu is no valid UTF-8", i + 1);
-        TRY(tokenizer_encode(tokenizer, texts[i], strlen(texts[i]), LEAD_MODEL, &c->choices[i].ids,
-                             error));
+        TRY(encode_choice(c, texts[i], &c->choices[i].ids, error));
         if (c->choices[i].ids.n == 0)
             return fail(error, MVLM_USAGE, "choice %zu is empty", i + 1);
         if (c->choices[i].ids.n > c->longest)
@@ -50,6 +73,19 @@ static size_t common_ids(const struct id_list *a, const struct id_list *b)
     return n;
 }
 
+/* How likely the answer ends here, whichever of the ids that end it comes. */
+static double end_probability(const struct description *d, const float *logits)
+{
+    const struct number_list *stops = &d->tokenizer.stop_ids;
+    const size_t vocab = (size_t)d->decoder.vocab;
+    double sum = 0;
+    if (stops->n == 1)
+        return log_probability(logits, vocab, (int32_t)stops->value[0]);
+    for (size_t i = 0; i < stops->n; i++)
+        sum += exp(log_probability(logits, vocab, (int32_t)stops->value[i]));
+    return sum > 0 ? log(sum) : 0; /* where nothing ends an answer, that says nothing */
+}
+
 /* The logits that follow `depth` ids of the choice that is being read say how likely the next id is, of every choice that
  * begins with the same ones; behind its last id that is the end. */
 static void score(struct chooser *c, size_t depth, const float *logits)
@@ -60,10 +96,9 @@ static void score(struct chooser *c, size_t depth, const float *logits)
         struct choice *choice = &c->choices[i];
         if (choice->n_scored != depth || choice->n_common < depth)
             continue; /* scored before, or another beginning */
-        const int32_t end = (int32_t)d->tokenizer.eos_id,
-                      next = depth < choice->ids.n ? choice->ids.ids[depth] : end;
-        if (next >= 0)
-            choice->score += log_probability(logits, vocab, next);
+        choice->score += depth < choice->ids.n
+                             ? log_probability(logits, vocab, choice->ids.ids[depth])
+                             : end_probability(d, logits);
         choice->n_scored++;
     }
 }

@@ -6,6 +6,7 @@
 
 #include "format.h"
 #include "status.h"
+#include "utf8.h"
 
 enum form { FORM_INTEGER, FORM_REAL, FORM_TEXT, FORM_NUMBERS, FORM_NAME };
 enum group {
@@ -197,12 +198,14 @@ static bool next_entry(const uint8_t *bytes, size_t n_bytes, size_t *at, struct 
     return true;
 }
 
-/* A text value: one NUL, and that at its end. */
+/* A text value: UTF-8, one NUL, and that at its end. */
 static bool is_text(const struct entry *entry)
 {
     const size_t n = entry->head.value_bytes;
+    size_t at;
     return entry->head.kind == MVLM_TEXT && n > 0 &&
-           memchr(entry->value, 0, n) == entry->value + n - 1;
+           memchr(entry->value, 0, n) == entry->value + n - 1 &&
+           utf8_valid((const char *)entry->value, n - 1, &at);
 }
 
 static mvlm_status bad_field(const char *name, const char *key, const char *why, mvlm_error *error)

@@ -51,7 +51,7 @@ struct tokenizer_settings {
     int64_t added_tokens;        /* 1: pieces carry flags (format.h) */
     int64_t space_around_added;  /* 1: in decoded text a space stands on both sides of those that
                                    stand apart */
-    int64_t clean_up_spaces;     /* 1: decoded text loses spaces before punctuation (answer.h) */
+    int64_t clean_up_spaces; /* 1: decoded text loses spaces before punctuation (detokenize.c) */
 };
 
 /* One conversation: system_prefix system system_suffix, then for each turn

@@ -109,6 +109,8 @@ static mvlm_status check_tokenizer(const char *name, const struct description *d
                         name, id, (long long)d->decoder.vocab);
     }
     const bool bytes = d->tokenizer.kind == TOKENIZER_BYTE_BPE;
+    if (d->tokenizer.nfc && !bytes)
+        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer.nfc is of byte_bpe alone", name);
     if (bytes != (d->tokenizer.pre_tokenizer != PRE_TOKENIZER_NONE))
         return fail(error, MVLM_BAD_MODEL,
                     bytes ? "%s: tokenizer byte_bpe needs tokenizer.pre_tokenizer"

@@ -20,7 +20,9 @@ void detokenizer_start(struct detokenizer *detokenizer, const struct tokenizer *
  * `out`, which has room for the tokenizer's longest piece and DETOKENIZED_MORE; both return their number.
  * They need not end with a whole character. */
 enum {
-    DETOKENIZED_MORE = 40,
+    DETOKENIZED_MORE =
+        40, /* more than is ever held back (19 bytes) with the joins: they must not reach the piece
+                              that is read behind them */
     JOINED_BYTES = 2 /* of them that are no piece's: spaces beside it */
 };
 size_t detokenizer_push(struct detokenizer *detokenizer, int32_t id, char *out);

@@ -240,9 +240,10 @@ static mvlm_status next_piece(struct mvlm_session *s, struct sequence *q, mvlm_p
     const size_t shape[] = {1, (size_t)s->model->description.decoder.vocab};
     TRY(trace(q, "generated_logits", 0, q->logits, shape, 2, error));
     piece->finish = sample(s, q, piece);
-    if (piece->finish == MVLM_STOP || piece->finish == MVLM_LENGTH)
+    if ((piece->finish == MVLM_STOP || piece->finish == MVLM_LENGTH) &&
         answer_push(&q->answer, s->token_bytes,
-                    detokenizer_finish(&q->detokenizer, s->token_bytes));
+                    detokenizer_finish(&q->detokenizer, s->token_bytes)))
+        piece->finish = MVLM_STOP_TEXT;
     piece->text = answer_take(&q->answer, piece->finish != MVLM_UNFINISHED, &piece->n_bytes);
     if (piece->finish != MVLM_UNFINISHED)
         q->state = SESSION_ENDED;

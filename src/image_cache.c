@@ -16,22 +16,24 @@
 #include "status.h"
 
 #define MAGIC  "MVLMROWS"
-#define ENDING ".rows"
+#define ENDING ".rows" /* of pictures' rows */
+#define MORE   ".more" /* of what else was made of them */
 #define PART   ".part"
 
 enum { KEY_DIGITS = 32, NAME_BYTES = KEY_DIGITS + sizeof ENDING };
 enum {
     ROWS_REVISION = 1
-};                   /* grows with every change of a kernel or graph that moves rows' last bits */
-enum { LOOKS = 64 }; /* at the folder, while a process fills it */
+}; /* grows with every change of a kernel or graph that moves rows' last bits */
+enum { LARGEST_SHARE = 8 };        /* no entry may take more than an eighth of the folder */
+enum { LOOKS = 64 };               /* at the folder, while a process fills it */
 enum { ABANDONED_SECONDS = 3600 }; /* no process takes so long to write an entry */
 
 /* Little-endian, as the machines are that this runs on. */
 struct cache_header {
     char magic[8];
-    uint64_t n_bytes;            /* of the rows */
+    uint64_t n_bytes;            /* of what follows */
     char model[32], picture[32]; /* digests, hexadecimal */
-    XXH128_canonical_t digest;   /* of the rows */
+    XXH128_canonical_t digest;   /* of what follows */
 };
 
 /* ---- Names ------------------------------------------------------------------------------ */
@@ -47,7 +49,7 @@ static void name_of(const struct cache_key *key, char name[NAME_BYTES])
     XXH3_128bits_update(&state, key->context, key->n_context);
     XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(&state));
     digest_text(digest.digest, name);
-    memcpy(name + KEY_DIGITS, ENDING, sizeof ENDING);
+    memcpy(name + KEY_DIGITS, key->n_context ? MORE : ENDING, sizeof ENDING);
 }
 
 static struct cache_header header_of(const struct cache_key *key, const void *bytes, size_t n_bytes)
@@ -62,7 +64,8 @@ static struct cache_header header_of(const struct cache_key *key, const void *by
 static bool is_entry(const char *name)
 {
     const size_t n = strlen(name);
-    return n == KEY_DIGITS + sizeof ENDING - 1 && strcmp(name + KEY_DIGITS, ENDING) == 0;
+    return n == KEY_DIGITS + sizeof ENDING - 1 &&
+           (strcmp(name + KEY_DIGITS, ENDING) == 0 || strcmp(name + KEY_DIGITS, MORE) == 0);
 }
 
 /* ---- The folder ------------------------------------------------------------------------- */
@@ -77,7 +80,8 @@ struct entry {
 static bool is_abandoned(const char *name, const struct stat *about)
 {
     const size_t n = strlen(name), n_part = sizeof PART - 1;
-    return n > n_part && strcmp(name + n - n_part, PART) == 0 && strstr(name, ENDING ".") &&
+    return n > n_part && strcmp(name + n - n_part, PART) == 0 &&
+           (strstr(name, ENDING ".") || strstr(name, MORE ".")) &&
            time(NULL) - about->st_mtim.tv_sec > ABANDONED_SECONDS;
 }
 
@@ -114,8 +118,13 @@ static struct entry *list_entries(const struct image_cache *cache, size_t *n, ui
     return entries;
 }
 
+/* What is not rows goes first: it is larger, and saves less. */
 static int older_first(const void *a, const void *b)
 {
+    const bool more_a = strstr(((const struct entry *)a)->name, MORE),
+               more_b = strstr(((const struct entry *)b)->name, MORE);
+    if (more_a != more_b)
+        return more_a ? -1 : 1;
     const struct timespec x = ((const struct entry *)a)->used, y = ((const struct entry *)b)->used;
     if (x.tv_sec != y.tv_sec)
         return x.tv_sec < y.tv_sec ? -1 : 1;
@@ -245,7 +254,7 @@ void image_cache_write(struct image_cache *cache, const struct cache_key *key, c
                        size_t n_bytes)
 {
     char part[4096 + 64], path[4096], name[NAME_BYTES];
-    if (!cache->folder)
+    if (!cache->folder || (key->n_context && n_bytes > cache->most_bytes / LARGEST_SHARE))
         return;
     const struct cache_header header = header_of(key, bytes, n_bytes);
     name_of(key, name);

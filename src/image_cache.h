@@ -1,7 +1,8 @@
 /* A folder of pictures' rows, so that a picture seen before, in whatever process, costs no encoding; and of what else
  * was made of a picture (picture_kv.h).
  *
- *     KEY.rows: struct cache_header, then f32 [image tokens, hidden], or other bytes
+ *     KEY.rows: struct cache_header, then f32 [image tokens, hidden]
+ *     KEY.more: the same of other bytes, each at most an eighth of what the folder may hold; they go first
  *
  * KEY is a digest of the model's digest, the picture's, ROWS_REVISION, and of whatever else the bytes depend on. An entry is written
  * under another name and renamed; one that is not what it should be is as good as none. What was not

@@ -274,12 +274,12 @@ void kv_cache_append(struct compute *compute, const struct kv_cache *cache, size
 /* ---- Copying ---------------------------------------------------------------------------- */
 
 /* Values of a key and of a value as they are stored, padding included. */
-static size_t key_values(const struct kv_cache *cache)
+static size_t key_width(const struct kv_cache *cache)
 {
     return key_rows(cache->type, cache->head_dim);
 }
 
-static size_t value_values(const struct kv_cache *cache)
+static size_t value_width(const struct kv_cache *cache)
 {
     return tiles_of(cache->head_dim) * TILE;
 }
@@ -288,7 +288,7 @@ static size_t value_values(const struct kv_cache *cache)
 static size_t cell_bytes(const struct kv_cache *cache)
 {
     const size_t scales = cache->type == TENSOR_Q8 ? 2 * sizeof(float) : 0;
-    return (key_values(cache) + value_values(cache)) * value_size(cache) + scales;
+    return (key_width(cache) + value_width(cache)) * value_size(cache) + scales;
 }
 
 size_t kv_cache_position_bytes(const struct kv_cache *cache)
@@ -304,27 +304,38 @@ struct copy_job {
 };
 
 /* n bytes between the cache and the copy, which is moved on. */
-static void copy_bytes(const struct copy_job *job, void *place, char **bytes, size_t n)
+static inline void copy_bytes(bool into_cache, void *place, char **bytes, size_t n)
 {
-    memcpy(job->into_cache ? place : *bytes, job->into_cache ? *bytes : place, n);
+    memcpy(into_cache ? place : *bytes, into_cache ? *bytes : place, n);
     *bytes += n;
 }
 
-/* Where value i of the position's key, and of its value, lies in the tiles of a list. */
-static size_t key_index(const struct kv_cache *cache, size_t position, size_t i)
+/* Key and value of a position of a list whose tiles begin at `keys` and `values`: in floats a key is a column of its
+ * tile, a value as many lines as there are tiles; in eight bits a key is a column of quads, a value bytes of quads. */
+static void copy_floats(const struct copy_job *job, char *keys, char *values, size_t position,
+                        size_t size, char **bytes)
 {
-    const size_t tile = position / TILE * key_values(cache) * TILE, column = position % TILE;
-    if (cache->type == TENSOR_Q8)
-        return tile + i / QUAD * QUAD * TILE + column * QUAD + i % QUAD;
-    return tile + i * TILE + column;
+    const struct kv_cache *cache = job->cache;
+    char *key = keys + (position / TILE * key_width(cache) * TILE + position % TILE) * size;
+    for (size_t i = 0; i < key_width(cache); i++)
+        copy_bytes(job->into_cache, key + i * TILE * size, bytes, size);
+    for (size_t i = 0; i < value_width(cache); i += TILE)
+        copy_bytes(job->into_cache, values + (i * cache->capacity + position * TILE) * size, bytes,
+                   TILE * size);
 }
 
-static size_t value_index(const struct kv_cache *cache, size_t position, size_t i)
+static void copy_q8(const struct copy_job *job, char *keys, char *values, size_t position,
+                    char **bytes)
 {
-    const size_t tile = i / TILE * cache->capacity * TILE, channel = i % TILE;
-    if (cache->type == TENSOR_Q8)
-        return tile + position / QUAD * Q8_LINE + channel * QUAD + position % QUAD;
-    return tile + position * TILE + channel;
+    const struct kv_cache *cache = job->cache;
+    char *key = keys + position / TILE * key_width(cache) * TILE + position % TILE * QUAD;
+    for (size_t i = 0; i < key_width(cache); i += QUAD)
+        copy_bytes(job->into_cache, key + i * TILE, bytes, QUAD);
+    for (size_t i = 0; i < value_width(cache); i++)
+        copy_bytes(job->into_cache,
+                   values + i / TILE * cache->capacity * TILE + position / QUAD * Q8_LINE +
+                       i % TILE * QUAD + position % QUAD,
+                   bytes, 1);
 }
 
 static void copy_list(void *argument, size_t list, int thread)
@@ -332,33 +343,31 @@ static void copy_list(void *argument, size_t list, int thread)
     (void)thread;
     const struct copy_job *job = argument;
     const struct kv_cache *cache = job->cache;
-    const size_t size = value_size(cache), head = list % cache->n_heads,
-                 layer = list / cache->n_heads;
+    const size_t head = list % cache->n_heads, layer = list / cache->n_heads;
     char *keys = (char *)(uintptr_t)kv_cache_keys(cache, layer, head, 0),
          *values = (char *)(uintptr_t)kv_cache_values(cache, layer, head, 0),
          *bytes = job->bytes + list * job->n_positions * cell_bytes(cache);
     for (size_t at = job->first; at < job->first + job->n_positions; at++) {
-        for (size_t i = 0; i < key_values(cache); i++)
-            copy_bytes(job, keys + key_index(cache, at, i) * size, &bytes, size);
-        for (size_t i = 0; i < value_values(cache); i++)
-            copy_bytes(job, values + value_index(cache, at, i) * size, &bytes, size);
-        if (cache->type == TENSOR_Q8) {
-            const size_t scale = list * cache->capacity + at;
-            copy_bytes(job, &cache->key_scale[scale], &bytes, sizeof(float));
-            copy_bytes(job, &cache->value_scale[scale], &bytes, sizeof(float));
+        if (cache->type != TENSOR_Q8) {
+            copy_floats(job, keys, values, at, value_size(cache), &bytes);
+            continue;
         }
+        const size_t scale = list * cache->capacity + at;
+        copy_q8(job, keys, values, at, &bytes);
+        copy_bytes(job->into_cache, &cache->key_scale[scale], &bytes, sizeof(float));
+        copy_bytes(job->into_cache, &cache->value_scale[scale], &bytes, sizeof(float));
     }
 }
 
-void kv_cache_get(struct compute *compute, const struct kv_cache *cache, size_t first,
-                  size_t n_positions, void *bytes)
+void kv_cache_save(struct compute *compute, const struct kv_cache *cache, size_t first,
+                   size_t n_positions, void *bytes)
 {
     struct copy_job job = {cache, first, n_positions, bytes, false};
     compute_run(compute, cache->n_layers * cache->n_heads, copy_list, &job);
 }
 
-void kv_cache_put(struct compute *compute, const struct kv_cache *cache, size_t first,
-                  size_t n_positions, const void *bytes)
+void kv_cache_load(struct compute *compute, const struct kv_cache *cache, size_t first,
+                   size_t n_positions, const void *bytes)
 {
     struct copy_job job = {cache, first, n_positions, (char *)(uintptr_t)bytes, true};
     compute_run(compute, cache->n_layers * cache->n_heads, copy_list, &job);

@@ -43,15 +43,15 @@ void kv_cache_append(struct compute *compute, const struct kv_cache *cache, size
                      size_t first, const float *keys, const float *values, size_t stride,
                      size_t n_rows);
 
-/* Bytes of a position in all layers, as kv_cache_get() gives them. */
+/* Bytes of a position in all layers, as kv_cache_save() gives them. */
 size_t kv_cache_position_bytes(const struct kv_cache *cache);
 
 /* Positions first ... as they are stored -> bytes[n_positions x kv_cache_position_bytes()], and back into a cache of the
  * same type and sizes whose origins are the same. */
-void kv_cache_get(struct compute *compute, const struct kv_cache *cache, size_t first,
-                  size_t n_positions, void *bytes);
-void kv_cache_put(struct compute *compute, const struct kv_cache *cache, size_t first,
-                  size_t n_positions, const void *bytes);
+void kv_cache_save(struct compute *compute, const struct kv_cache *cache, size_t first,
+                   size_t n_positions, void *bytes);
+void kv_cache_load(struct compute *compute, const struct kv_cache *cache, size_t first,
+                   size_t n_positions, const void *bytes);
 
 /* Floats of scratch that a thread needs for kv_cache_append(). */
 size_t kv_cache_scratch_floats(size_t head_dim);

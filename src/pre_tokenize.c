@@ -7,7 +7,7 @@
 #include "utf8.h"
 
 /* What the expressions tell apart. */
-enum class { CLASS_END, CLASS_LETTER, CLASS_NUMBER, CLASS_SPACE, CLASS_OTHER };
+enum char_class { CLASS_END, CLASS_LETTER, CLASS_NUMBER, CLASS_SPACE, CLASS_OTHER };
 
 /* Where a word is looked for. */
 struct place {
@@ -23,19 +23,22 @@ static bool is_white_space(uint32_t character, utf8proc_category_t category)
 }
 
 /* The class of the character at `place`, whose length goes to *length. */
-static enum class class_at(const struct place *place, size_t *length) {
-        *length = 0; if (place->at == place->end) return CLASS_END;
-        const uint32_t character = utf8_character(place->at, length);
-        const utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)character);
-        if (category >= UTF8PROC_CATEGORY_LU &&
-            category <= UTF8PROC_CATEGORY_LO) return CLASS_LETTER;
-        if (category >= UTF8PROC_CATEGORY_ND &&
-            category <= UTF8PROC_CATEGORY_NO) return CLASS_NUMBER;
-        return is_white_space(character, category) ? CLASS_SPACE : CLASS_OTHER;
+static enum char_class class_at(const struct place *place, size_t *length)
+{
+    *length = 0;
+    if (place->at >= place->end)
+        return CLASS_END;
+    const uint32_t character = utf8_character(place->at, length);
+    const utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)character);
+    if (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_LO)
+        return CLASS_LETTER;
+    if (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO)
+        return CLASS_NUMBER;
+    return is_white_space(character, category) ? CLASS_SPACE : CLASS_OTHER;
 }
 
 /* Moves over characters of one class; returns how many bytes that were. */
-static size_t skip_class(struct place *place, enum class wanted)
+static size_t skip_class(struct place *place, enum char_class wanted)
 {
     const char *begin = place->at;
     for (size_t length; class_at(place, &length) == wanted;)
@@ -76,7 +79,7 @@ static size_t contraction_length(const struct place *place, bool any_case)
 }
 
 /* ` ?` and then characters of one class: moves behind them if there are any. */
-static bool skip_with_space(struct place *place, enum class wanted)
+static bool skip_with_space(struct place *place, enum char_class wanted)
 {
     struct place word = *place;
     if (word.at < word.end && *word.at == ' ')
@@ -110,7 +113,7 @@ static bool skip_letters(struct place *place)
 {
     struct place word = *place;
     size_t length;
-    const enum class first = class_at(&word, &length);
+    const enum char_class first = class_at(&word, &length);
     if (first != CLASS_LETTER && first != CLASS_NUMBER && !is_line_end(&word))
         word.at += length;
     if (!skip_class(&word, CLASS_LETTER))

@@ -156,7 +156,7 @@ static int32_t cut_at(const struct tokenizer *tokenizer, const struct text *text
         *length = IMAGE_MARK_BYTES;
         return MVLM_IMAGE_ID;
     }
-    if (!tokenizer->begins_cut[(unsigned char)text->bytes[at]])
+    if (!tokenizer_begins_cut(tokenizer, text->bytes[at]))
         return -1;
     return tokenizer_cut_at(tokenizer, text->bytes + at, left,
                             trusted(text, at, tokenizer->longest, SPECIAL), length);
@@ -188,7 +188,7 @@ static mvlm_status encode_between(const struct tokenizer *tokenizer, const char 
     if (n)
         return tokenizer_encode(tokenizer, text, n, lead, list, error);
     /* the dummy prefix stays before what transformers does not count among the special tokens */
-    if (n_bytes == 0 && lead == LEAD_MARK && flags & PIECE_APART)
+    if (lead == LEAD_MARK && flags & PIECE_APART)
         return tokenizer_encode(tokenizer, " ", 1, LEAD_NONE, list, error);
     return MVLM_OK;
 }

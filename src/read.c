@@ -108,7 +108,8 @@ static size_t held_pictures(const struct held *held)
 /* Where reading stands, and what it does with the rows. */
 struct reading {
     struct reader reader;
-    size_t first, last; /* of the next rows; rows of the chunk before */
+    size_t first,
+        last; /* where the next row stands; how many the last chunk had, whose last one has logits */
     size_t n_total;
     logits_fn each;
     void *user;
@@ -183,8 +184,12 @@ static mvlm_status read_all(struct mvlm_session *s, struct sequence *q, const in
         decoder_logits(&s->compute, s->model, &s->decoder, 0, 1);
         keep_logits(s, q, 0);
     }
-    for (size_t i = 0; i < n_ids; i++)
-        held_add(&q->held, held_id_of(q, ids[i], &picture));
+    for (size_t i = 0; i < n_ids; i++) {
+        struct held_id held = held_id_of(q, ids[i], &picture);
+        if (alone) /* no prompt begins so */
+            held.picture.low64 = 1;
+        held_add(&q->held, held);
+    }
     return MVLM_OK;
 }
 

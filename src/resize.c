@@ -294,7 +294,8 @@ mvlm_status picture_resize(const struct kernels *kernels, const struct picture *
         turn_over(picture->rgb, width, height, rgb);
         status = resize_lines_first(kernels, &turned, y_axis, x_axis, pad_colour, side,
                                     turned_square, error);
-        turn_over(turned_square, edge, edge, square);
+        if (status == MVLM_OK)
+            turn_over(turned_square, edge, edge, square);
     } else
         status = fail_no_memory(error, "a turned picture", n);
     free(rgb);

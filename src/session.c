@@ -147,12 +147,6 @@ static void sequences_layout(struct mvlm_session *s, const struct session_sizes 
     s->plan.kv_cache = arena->used;
     for (size_t i = 0; i < sizes->n_sequences; i++) {
         struct sequence *q = s->sequences ? &s->sequences[i] : &measured;
-        if (i == 0) {
-            s->picture_kv_bytes = sizes->keep_picture_kv && sizes->n_pictures
-                                      ? image_tokens(d) * kv_cache_position_bytes(&q->cache)
-                                      : 0;
-            s->picture_kv = arena_take(arena, s->picture_kv_bytes, 1);
-        }
         held_layout(&q->held, arena, sizes->n_ctx);
         q->logits = arena_take(arena, (size_t)d->decoder.vocab, sizeof(float));
         answer_layout(&q->answer, arena,
@@ -162,6 +156,11 @@ static void sequences_layout(struct mvlm_session *s, const struct session_sizes 
         else if (s->sequences) /* they draw one after the other */
             sampler_share(&q->sampler, &s->sequences[0].sampler);
     }
+    const struct kv_cache *cache = s->sequences ? &s->sequences[0].cache : &measured.cache;
+    s->picture_kv_bytes = sizes->keep_picture_kv && sizes->n_pictures
+                              ? image_tokens(d) * kv_cache_position_bytes(cache)
+                              : 0;
+    s->picture_kv = arena_take(arena, s->picture_kv_bytes, 1);
 }
 
 /* Hands out the arena's memory; measures when it has none. */

@@ -11,6 +11,8 @@
 #include "status.h"
 #include "utf8.h"
 
+enum { MOST_CUTS = 4096 };
+
 static bool same_text(const struct piece *piece, const char *text, size_t n_bytes)
 {
     return piece->n_bytes == n_bytes && memcmp(piece->text, text, n_bytes) == 0;
@@ -76,7 +78,8 @@ static mvlm_status enter(const char *name, struct tokenizer *t, size_t id, mvlm_
     t->n_cuts += is_cut(piece);
     if (piece->n_bytes > t->longest)
         t->longest = piece->n_bytes;
-    if (piece->type == PIECE_USER_DEFINED && piece->n_bytes > t->longest_user)
+    if (piece->type == PIECE_USER_DEFINED && !(piece->flags & PIECE_APART) &&
+        piece->n_bytes > t->longest_user)
         t->longest_user = piece->n_bytes;
     return MVLM_OK;
 }
@@ -139,18 +142,25 @@ static mvlm_status read_pieces(const char *name, struct tokenizer *t, const uint
     return MVLM_OK;
 }
 
-/* Longest first, and of one length in their order. (There are tens, at most some thousands.) */
+/* By their first byte, then longest first, then in their order. */
 static int compare_cuts(const void *a, const void *b, void *tokenizer)
 {
     const struct piece *pieces = ((const struct tokenizer *)tokenizer)->pieces;
     const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    const unsigned char a_first = (unsigned char)*pieces[x].text,
+                        b_first = (unsigned char)*pieces[y].text;
+    if (a_first != b_first)
+        return a_first < b_first ? -1 : 1;
     if (pieces[x].n_bytes != pieces[y].n_bytes)
         return pieces[x].n_bytes < pieces[y].n_bytes ? 1 : -1;
     return (x > y) - (x < y);
 }
 
-static mvlm_status list_cuts(struct tokenizer *t, mvlm_error *error)
+static mvlm_status list_cuts(const char *name, struct tokenizer *t, mvlm_error *error)
 {
+    if (t->n_cuts > MOST_CUTS) /* each is looked for at every byte that begins one */
+        return fail(error, MVLM_BAD_MODEL, "%s: tokenizer has %zu special tokens, at most %d", name,
+                    t->n_cuts, MOST_CUTS);
     t->cuts = calloc(t->n_cuts + 1, sizeof *t->cuts);
     if (!t->cuts)
         return fail_no_memory(error, "the list of special tokens", t->n_cuts * sizeof *t->cuts);
@@ -158,8 +168,10 @@ static mvlm_status list_cuts(struct tokenizer *t, mvlm_error *error)
     for (size_t id = 0; id < t->n_pieces; id++)
         if (is_cut(&t->pieces[id])) {
             t->cuts[t->n_cuts++] = (int32_t)id;
-            t->begins_cut[(unsigned char)*t->pieces[id].text] = true;
+            t->cut_end[(unsigned char)*t->pieces[id].text]++;
         }
+    for (size_t byte = 1; byte < 256; byte++)
+        t->cut_end[byte] += t->cut_end[byte - 1];
     qsort_r(t->cuts, t->n_cuts, sizeof *t->cuts, compare_cuts, t);
     return MVLM_OK;
 }
@@ -168,7 +180,7 @@ static mvlm_status list_cuts(struct tokenizer *t, mvlm_error *error)
 static mvlm_status read_rest(const char *name, struct tokenizer *t, const uint8_t *bytes,
                              size_t n_bytes, mvlm_error *error)
 {
-    TRY(list_cuts(t, error));
+    TRY(list_cuts(name, t, error));
     if (t->description->tokenizer.kind == TOKENIZER_BYTE_BPE)
         return byte_bpe_open(name, t, bytes, n_bytes, error);
     return n_bytes ? fail(error, MVLM_BAD_MODEL, "%s: tokenizer: %zu bytes after its last piece",
@@ -271,10 +283,17 @@ mvlm_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text
     return sentencepiece_bpe_encode(tokenizer, text, n_bytes, lead, list, error);
 }
 
+bool tokenizer_begins_cut(const struct tokenizer *t, char first)
+{
+    const unsigned char byte = (unsigned char)first;
+    return t->cut_end[byte] > (byte ? t->cut_end[byte - 1] : 0);
+}
+
 int32_t tokenizer_cut_at(const struct tokenizer *t, const char *text, size_t n_bytes,
                          size_t n_trusted, size_t *length)
 {
-    for (size_t i = 0; i < t->n_cuts && t->begins_cut[(unsigned char)*text]; i++) {
+    const unsigned char first = (unsigned char)*text;
+    for (size_t i = first ? t->cut_end[first - 1] : 0; i < t->cut_end[first]; i++) {
         const struct piece *piece = &t->pieces[t->cuts[i]];
         if (piece->n_bytes <= (is_special(piece) ? n_trusted : n_bytes) &&
             memcmp(piece->text, text, piece->n_bytes) == 0) {

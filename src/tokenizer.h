@@ -35,11 +35,11 @@ struct tokenizer {
     int32_t byte_ids[256]; /* -1: no such piece */
     size_t longest;        /* bytes of the longest piece */
     size_t longest_user;
-    /* pieces that are cut out of a text before it is encoded, longest first: special tokens, and those
-       that stand apart */
+    /* pieces that are cut out of a text before it is encoded: special tokens, and those that stand
+       apart; by their first byte, and then the longest first */
     int32_t *cuts; /* [n_cuts] */
     size_t n_cuts;
-    bool begins_cut[256]; /* by a text's first byte */
+    size_t cut_end[256]; /* where those that begin with that byte, or a lower one, end */
     /* of byte_bpe */
     const uint8_t
         *merges; /* [n_merges] of struct format_merge, in the mapped file, at any address */
@@ -75,6 +75,9 @@ enum lead {
 /* Appends the ids of plain text: nothing is cut out of it. The text must be valid UTF-8. */
 mvlm_status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
                              enum lead lead, struct id_list *list, mvlm_error *error);
+
+/* Does any piece that is cut out begin with that byte? */
+bool tokenizer_begins_cut(const struct tokenizer *tokenizer, char first);
 
 /* The piece that is cut out where `text` begins, the longest one there; its length goes to *length. -1:
  * none. Special tokens (control and unknown) only within the first n_trusted bytes. */

@@ -140,7 +140,7 @@ static mvlm_status read_lists(struct bench *bench, mvlm_error *error)
 static mvlm_status default_pictures(struct bench *bench, mvlm_error *error)
 {
     static const size_t rows[] = {144, 576, 2304};
-    if (!bench->work.composite_attention || bench->n_picture.n)
+    if (!bench->work.composite_attention || bench->n_picture.n || bench->sustain_seconds > 0)
         return MVLM_OK;
     bench->n_picture.items = malloc(sizeof rows);
     if (!bench->n_picture.items)

@@ -57,7 +57,7 @@ struct bench {
     int32_t *ids;       /* [options.n_ctx], random */
     size_t threads;     /* of the session */
     size_t n_printed;
-    char notes[800]; /* lines behind the results */
+    char notes[8192]; /* lines behind the results */
     struct progress_bar bar;
 };
 

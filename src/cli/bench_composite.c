@@ -52,10 +52,12 @@ static void note_speed_up(const struct test *test, char *note, size_t capacity)
 {
     const double measured = speed_up(test), arithmetic = test->results[FULL].decoder_macs /
                                                          test->results[COMPOSITE].decoder_macs;
-    snprintf(note, capacity,
-             "a picture of %zu rows, then %d of text: composite attention is %.3f times as fast as "
-             "full, %.3f by its multiply-accumulates: %.1f %%\n",
-             test->n, TEXT_TOKENS, measured, arithmetic, 100 * measured / arithmetic);
+    snprintf(
+        note, capacity,
+        "%zu threads, a picture of %zu rows, then %d of text: composite attention is %.3f times as "
+        "fast as full, %.3f by its multiply-accumulates: %.1f %%\n",
+        test->results[FULL].n_threads, test->n, TEXT_TOKENS, measured, arithmetic,
+        100 * measured / arithmetic);
 }
 
 void add_composite(const struct bench *bench, struct test *test, size_t n)

@@ -407,7 +407,7 @@ mvlm_status test_print(struct bench *bench, struct test *test, double elapsed_s,
         status = print_result(bench, &test->results[i], error);
     }
     const size_t n = strlen(bench->notes);
-    if (test->note && status == MVLM_OK)
+    if (test->note && isnan(elapsed_s) && status == MVLM_OK)
         test->note(test, bench->notes + n, sizeof bench->notes - n);
     return status;
 }
