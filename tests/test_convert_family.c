@@ -149,8 +149,12 @@ static void refuses_what_its_graph_cannot(void **state)
         {"rope_scaling", "{\"type\": \"dynamic\", \"factor\": 2.0}", "\"dynamic\""},
         {"vocab_size", "440", "\"vocab_size\" 440"},
         {"num_experts", "8", "a mixture of experts (\"num_experts\")"},
+        {"num_experts", "\"8\"", "a mixture of experts (\"num_experts\")"},
+        {"n_embd", "9223372036854775807", "n_embd"},
+        {"rope_parameters", "{\"rope_type\": \"default\", \"partial_rotary_factor\": 0.25}",
+         "rotates 5"},
         {"conv_mode", "\"chatml\"", "\"chatml\""},
-        {"mm_vision_tower", "\"facebook/dinov2\"", "class_embedding"},
+        {"mm_vision_tower", "\"facebook/dinov2\"", "\"facebook/dinov2\""},
     };
     static const char *const phi3[][3] = {
         {"rope_scaling", "{\"type\": \"longrope\", \"short_factor\": [1.0]}", "\"longrope\""},
@@ -164,7 +168,9 @@ static void refuses_what_its_graph_cannot(void **state)
     (void)state;
     expect_fields("imp-phi2", phi2, sizeof phi2 / sizeof *phi2);
     expect_fields("imp-phi3", phi3, sizeof phi3 / sizeof *phi3);
-    copy_checkpoint("imp-phi3"); /* attention looks back no further than that */
+    copy_checkpoint("imp-phi3");
+    expect_failure(convert_with(WORDS("--rope-scale", "4")), 2, "a window of 2047", 0);
+    /* attention looks back no further than that */
     assert_true(recorded("decoder.context", WORDS("--type", "f32", "-q", "--force")) == 2047);
 }
 
@@ -200,13 +206,15 @@ static void refuses_wrong_vocabularies(void **state)
     static const struct {
         const char *merges, *part;
     } texts[] = {
+        {"", "0 merges for 400 pieces"},
+        {"#version: 0.2\nh e\n", "1 merges for 400 pieces"},
         {"#version: 0.2\nh e\nxyzzy q\n", "merge 2: \"xyzzy\" is no piece"},
         {"h e\nt z\n", "merge 1: \"tz\" is no piece"},
         {"t\n", "merge 0: \"t\" is no two pieces"},
         {"t h e\n", "merge 0: \"t h e\" is no two pieces"},
         {" t\n", "is no two pieces"},
         {"t \n", "is no two pieces"},
-        {"h e\nh e\n", "stands twice"},
+
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -241,6 +249,12 @@ static void refuses_wrong_added_tokens(void **state)
          "\"WhisperTokenizer\""},
         {"tokenizer_config.json", "tokenizer_class", NULL, "tokenizer_class"},
         {"tokenizer_config.json", "add_eos_token", "true", "add_eos_token"},
+        {"tokenizer_config.json", "add_prefix_space", "true", "add_prefix_space"},
+        {"tokenizer_config.json", "split_special_tokens", "true", "split_special_tokens"},
+        {"tokenizer_config.json", "eos_token", "5", "eos_token"},
+        {"tokenizer_config.json", "eos_token", "\"<end>\"", "\"<end>\" is no piece"},
+        {"tokenizer_config.json", "additional_special_tokens", "{}", "additional_special_tokens"},
+        {"tokenizer_config.json", "added_tokens_decoder", "[]", "added_tokens_decoder"},
         {"tokenizer_config.json", "clean_up_tokenization_spaces", "1", "clean_up"},
         {"tokenizer_config.json", "added_tokens_decoder", "{\"5\": {\"content\": \"other\"}}",
          "another piece"},
@@ -270,7 +284,7 @@ static void refuses_wrong_added_tokens(void **state)
 }
 
 /* tokenizer.json out of vocab.json and merges.txt, which are removed; pairs: merges as newer files have them. */
-static void make_tokenizer_json(bool pairs)
+static void make_tokenizer_json(bool pairs, bool qwen2)
 {
     size_t n;
     char path[700], line[300];
@@ -293,11 +307,22 @@ static void make_tokenizer_json(bool pairs)
         json_object_set_new(entry, "id", json_integer(atoi(id)));
         json_array_append(added, entry);
     }
-    save_json(json_pack("{s:{s:s, s:o, s:o}, s:o, s:{s:s, s:b, s:b}, s:n}", "model", "type", "BPE",
-                        "vocab", load_json("vocab.json"), "merges", merges, "added_tokens", added,
-                        "pre_tokenizer", "type", "ByteLevel", "add_prefix_space", 0, "use_regex", 1,
-                        "normalizer"),
-              "tokenizer.json");
+    static const char pattern[] =
+        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+        "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+    json_t *bytes = json_pack("{s:s, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
+                              "use_regex", !qwen2);
+    json_t *words = qwen2 ? json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, o]}", "type", "Sequence",
+                                      "pretokenizers", "type", "Split", "pattern", "Regex", pattern,
+                                      "behavior", "Isolated", "invert", 0, bytes)
+                          : bytes;
+    assert_non_null(words);
+    json_t *json =
+        json_pack("{s:{s:s, s:o, s:o}, s:o, s:o, s:o}", "model", "type", "BPE", "vocab",
+                  load_json("vocab.json"), "merges", merges, "added_tokens", added, "pre_tokenizer",
+                  words, "normalizer", qwen2 ? json_pack("{s:s}", "type", "NFC") : json_null());
+    assert_non_null(json);
+    save_json(json, "tokenizer.json");
     json_decref(config);
     remove_file("vocab.json");
     remove_file("merges.txt");
@@ -305,7 +330,7 @@ static void make_tokenizer_json(bool pairs)
 
 static char *ids_of_text(void)
 {
-    static const char text[] = "It's  a\t\tcat, isn't it?\n\n  1234 na\xc3\xafve   ";
+    static const char text[] = "It's  a\t\tcat, isn't it?\n\n  1234 na\xc3\xafve e\xcc\x81 IT'S   ";
     struct program_result result;
     program_run(&result, WORDS(MOBILEVLM_PROGRAM, "tokenize", "-m", model), text, sizeof text - 1,
                 NULL);
@@ -326,12 +351,31 @@ static void tokenizer_json_says_the_same(void **state)
         json_t *json = load_json("tokenizer_config.json");
         json_object_set_new(json, "model_max_length", json_integer(2048));
         save_json(json, "tokenizer_config.json");
-        make_tokenizer_json(pairs);
+        make_tokenizer_json(pairs, false);
         expect_good(convert_with(WORDS("--type", "f32", "-q", "--force")), "");
         char *ids = ids_of_text();
         assert_string_equal(ids, expected);
         free(ids);
     }
+    free(expected);
+}
+
+/* Qwen2's, of the shared case. */
+static void qwen2_tokenizer_json_says_the_same(void **state)
+{
+    static const char source[] = SHARED_DIR "/reference/family/cases/imp-qwen/checkpoint";
+    (void)state;
+    if (!path_exists(source))
+        skip();
+    expect_good(run(WORDS("cp", "-R", source, checkpoint), NULL), "");
+    expect_good(run(WORDS("chmod", "-R", "u+w", checkpoint), NULL), "");
+    expect_good(convert_with(WORDS("--type", "f32", "-q")), "");
+    char *expected = ids_of_text();
+    make_tokenizer_json(true, true);
+    expect_good(convert_with(WORDS("--type", "f32", "-q", "--force")), "");
+    char *ids = ids_of_text();
+    assert_string_equal(ids, expected);
+    free(ids);
     free(expected);
 }
 
@@ -344,6 +388,12 @@ static void refuses_wrong_tokenizer_json(void **state)
         {"model", "byte_fallback", "true", "tokenizer.model is read"},
         {"model", "ignore_merges", "true", "ignore_merges"},
         {"model", "dropout", "0.1", "dropout"},
+        {"model", "merges", "{}", "\"merges\" is no list"},
+        {"model", "merges", "[]", "0 merges"},
+        {NULL, "added_tokens", "{}", "added_tokens"},
+        {NULL, "post_processor", "{\"type\": \"TemplateProcessing\"}", "\"TemplateProcessing\""},
+        {NULL, "post_processor", "{\"type\": \"Sequence\", \"processors\": [{\"type\": \"Bert\"}]}",
+         "\"Bert\""},
         {"model", "merges", "[[\"t\"]]", "merge 1 is no pair"},
         {"model", "merges", "[3]", "merge 1 is no pair"},
         {"model", "merges", "[\"t xyzzy\"]", "\"xyzzy\" is no piece"},
@@ -360,7 +410,7 @@ static void refuses_wrong_tokenizer_json(void **state)
     json_t *config = load_json("tokenizer_config.json");
     json_object_set_new(config, "model_max_length", json_integer(2048));
     save_json(config, "tokenizer_config.json");
-    make_tokenizer_json(false);
+    make_tokenizer_json(false, false);
     json_t *good = load_json("tokenizer.json");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         json_t *json = json_deep_copy(good),
@@ -373,17 +423,17 @@ static void refuses_wrong_tokenizer_json(void **state)
 }
 
 /* Cut off anywhere, or with a byte turned over: refused, or taken and opened. */
-static void expect_survival(const char *file, const char *const *more)
+static void expect_survival(const char *folder, const char *file, const char *const *more)
 {
     size_t n;
     char path[700];
-    snprintf(path, sizeof path, "%s/%s", checkpoint, file);
+    snprintf(path, sizeof path, "%s/%s", folder, file);
     char *bytes = file_load(path, &n);
     for (size_t i = 0; i < 24; i++) {
         const size_t at = (i + 1) * n / 25;
         for (int flipped = 0; flipped < 2; flipped++) {
             bytes[at] ^= flipped ? 0x55 : 0;
-            file_write(checkpoint, file, bytes, flipped ? n : at);
+            file_write(folder, file, bytes, flipped ? n : at);
             bytes[at] ^= flipped ? 0x55 : 0;
             struct program_result result = convert_with(more);
             if (result.code == 0) {
@@ -398,7 +448,7 @@ static void expect_survival(const char *file, const char *const *more)
             program_free(&result);
         }
     }
-    file_write(checkpoint, file, bytes, n);
+    file_write(folder, file, bytes, n);
     free(bytes);
 }
 
@@ -409,9 +459,9 @@ static void survives_damaged_files(void **state)
     (void)state;
     copy_checkpoint("imp-phi2");
     for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        expect_survival(files[i], WORDS("--type", "f32", "-q"));
-    make_tokenizer_json(true);
-    expect_survival("tokenizer.json", WORDS("--type", "f32", "-q"));
+        expect_survival(checkpoint, files[i], WORDS("--type", "f32", "-q"));
+    make_tokenizer_json(true, false);
+    expect_survival(checkpoint, "tokenizer.json", WORDS("--type", "f32", "-q"));
 }
 
 /* ---- LoRA ------------------------------------------------------------------------------- */
@@ -461,12 +511,10 @@ static void make_adapter(struct tensors *base, const char *folder, const char *m
     free(replaced);
 }
 
-/* The checkpoint's matrix with the adapter's product added, in the same order of sums, and the bias replaced. */
-static void merge_by_hand(struct tensors *base)
+/* W += 2 B A, in the converter's order of sums. */
+static void add_product(struct built_tensor *w, const float *a, const float *b)
 {
-    struct built_tensor *w = find_tensor(base, ADAPTED);
     const size_t rows = rows_of(w), columns = columns_of(w);
-    float *a = numbers(RANK * columns, 0.001f), *b = numbers(rows * RANK, 0.002f);
     float *values = (float *)(uintptr_t)w->data;
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < columns; i++) {
@@ -475,6 +523,14 @@ static void merge_by_hand(struct tensors *base)
                 sum += b[r * RANK + k] * a[k * columns + i];
             values[r * columns + i] += 2.0f * sum;
         }
+}
+
+/* The checkpoint as the adapter makes it. */
+static void merge_by_hand(struct tensors *base)
+{
+    struct built_tensor *w = find_tensor(base, ADAPTED);
+    float *a = numbers(RANK * columns_of(w), 0.001f), *b = numbers(rows_of(w) * RANK, 0.002f);
+    add_product(w, a, b);
     free(a);
     free(b);
     struct built_tensor *bias = find_tensor(base, "model.mm_projector.0.bias");
@@ -534,6 +590,13 @@ static void refuses_wrong_adapters(void **state)
         {"{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 6}", "rank 4 do not fit"},
         {"{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"bias\": \"all\"}", "\"bias\""},
         {"{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"use_dora\": true}", "use_dora"},
+        {"{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"use_rslora\": true}",
+         "use_rslora"},
+        {"{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"init_lora_weights\": \"pissa\"}",
+         "\"pissa\""},
+        {"{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"modules_to_save\": "
+         "[\"lm_head\"]}",
+         "modules_to_save"},
         {"{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"rank_pattern\": {\"a\": 1}}",
          "rank_pattern"},
         {"{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"fan_in_fan_out\": true}",
@@ -565,8 +628,64 @@ static void refuses_wrong_adapters(void **state)
     expect_adapter_refused(folder, "non_lora_trainables.bin");
     file_write(folder, "adapter_model.bin", "no zip", 6);
     expect_adapter_refused(folder, "holds both");
-    expect_failure(convert_with(WORDS("--random", "v2-1.7b", "--lora", folder)), 2, "exclude", 0);
+    expect_failure(
+        run(WORDS(CONVERT_PROGRAM, "--random", "v2-1.7b", "-o", model, "--lora", folder), NULL), 2,
+        "random weights have no base", 0);
     forget(&tensors);
+}
+
+static void survives_damaged_adapters(void **state)
+{
+    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors",
+                                        "non_lora_trainables.bin"};
+    struct tensors tensors;
+    char folder[600];
+    (void)state;
+    open_base(&tensors, folder);
+    make_adapter(&tensors, folder, NULL);
+    forget(&tensors);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        expect_survival(folder, files[i], WORDS("--type", "f32", "-q", "--lora", folder));
+}
+
+/* Of a matrix that holds q, k and v: each gets its rows of B. */
+static void adapters_of_fused_matrices(void **state)
+{
+    static const char fused[] = "model.layers.0.self_attn.qkv_proj.weight";
+    static const char config[] = "{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6}";
+    struct tensors tensors;
+    char folder[600], merged[700];
+    (void)state;
+    copy_checkpoint("imp-phi3");
+    load_tensors(&tensors);
+    remove_shards();
+    build_safetensors(checkpoint, "model.safetensors", tensors.items, tensors.n);
+    struct built_tensor *w = find_tensor(&tensors, fused);
+    const size_t rows = rows_of(w), columns = columns_of(w);
+    float *a = numbers(RANK * columns, 0.001f), *b = numbers(rows * RANK, 0.002f);
+    const struct built_tensor pair[] = {{PREFIX "model.layers.0.self_attn.qkv_proj.lora_A.weight",
+                                         DTYPE_F32,
+                                         2,
+                                         {RANK, (int64_t)columns},
+                                         a},
+                                        {PREFIX "model.layers.0.self_attn.qkv_proj.lora_B.weight",
+                                         DTYPE_F32,
+                                         2,
+                                         {(int64_t)rows, RANK},
+                                         b}};
+    snprintf(folder, sizeof folder, "%s/adapter", root);
+    mkdir(folder, 0777);
+    build_safetensors(folder, "adapter_model.safetensors", pair, 2);
+    file_write(folder, "adapter_config.json", config, sizeof config - 1);
+    expect_good(convert_with(WORDS("--type", "f32", "-q", "--lora", folder)), "");
+    snprintf(merged, sizeof merged, "%s/merged.bin", root);
+    assert_int_equal(rename(model, merged), 0);
+    add_product(w, a, b);
+    free(a);
+    free(b);
+    save_tensors(&tensors);
+    expect_good(convert_with(WORDS("--type", "f32", "-q")), "");
+    expect_same_files(merged, model);
 }
 
 static void adapters_need_their_base(void **state)
@@ -660,13 +779,23 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, convert_setup, convert_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(old_names_make_the_same_file), TEST(refuses_what_its_graph_cannot),
-        TEST(refuses_wrong_vocabularies),   TEST(refuses_wrong_added_tokens),
-        TEST(tokenizer_json_says_the_same), TEST(refuses_wrong_tokenizer_json),
-        TEST(survives_damaged_files),       TEST(adapters_are_merged),
-        TEST(refuses_wrong_adapters),       TEST(adapters_need_their_base),
-        TEST(positions_are_scaled),         TEST(long_contexts_are_read),
-        TEST(attention_is_chosen),          TEST(variants_need_their_feature),
+        TEST(old_names_make_the_same_file),
+        TEST(refuses_what_its_graph_cannot),
+        TEST(refuses_wrong_vocabularies),
+        TEST(refuses_wrong_added_tokens),
+        TEST(tokenizer_json_says_the_same),
+        TEST(refuses_wrong_tokenizer_json),
+        TEST(qwen2_tokenizer_json_says_the_same),
+        TEST(survives_damaged_files),
+        TEST(adapters_are_merged),
+        TEST(refuses_wrong_adapters),
+        TEST(adapters_need_their_base),
+        TEST(survives_damaged_adapters),
+        TEST(adapters_of_fused_matrices),
+        TEST(positions_are_scaled),
+        TEST(long_contexts_are_read),
+        TEST(attention_is_chosen),
+        TEST(variants_need_their_feature),
     };
     return cmocka_run_group_tests_name("family", tests, NULL, NULL);
 }

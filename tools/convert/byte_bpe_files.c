@@ -153,6 +153,17 @@ static mvlm_status read_merges_txt(const char *folder, const json_t *texts, stru
     return status;
 }
 
+/* Nearly all pieces of several characters are made by a merge (in the published tokenizers all are): a list that was cut
+ * off would spell texts in single bytes. */
+static mvlm_status check_merges(const char *file, const struct vocabulary *v, mvlm_error *error)
+{
+    const size_t most = v->n_pieces > 256 ? v->n_pieces - 256 : 0;
+    if (v->n_merges < most - most / 16)
+        return fail(error, MVLM_BAD_MODEL, "%s: %zu merges for %zu pieces: is it cut off?", file,
+                    v->n_merges, v->n_pieces);
+    return MVLM_OK;
+}
+
 mvlm_status byte_bpe_read(const char *folder, struct vocabulary *v, mvlm_error *error)
 {
     static const char file[] = "vocab.json";
@@ -163,6 +174,8 @@ mvlm_status byte_bpe_read(const char *folder, struct vocabulary *v, mvlm_error *
     mvlm_status status = read_pieces(file, texts, v, error);
     if (status == MVLM_OK)
         status = read_merges_txt(folder, texts, v, error);
+    if (status == MVLM_OK)
+        status = check_merges("merges.txt", v, error);
     json_decref(texts);
     return status;
 }
@@ -181,6 +194,8 @@ static const char *type_of(const json_t *json)
 static mvlm_status read_json_merges(const json_t *merges, const json_t *texts, struct vocabulary *v,
                                     mvlm_error *error)
 {
+    if (!json_is_array(merges))
+        return fail(error, MVLM_BAD_MODEL, "%s: \"merges\" is no list", json_name);
     TRY(reserve_merges(json_name, json_array_size(merges), v, error));
     for (size_t i = 0; i < json_array_size(merges); i++) {
         const json_t *merge = json_array_get(merges, i), *left = json_array_get(merge, 0),
@@ -249,6 +264,22 @@ static bool is_qwen2_split(const json_t *step)
            !json_is_true(json_object_get(step, "invert"));
 }
 
+/* What is done to the ids: nothing. (ByteLevel only moves offsets.) */
+static mvlm_status check_json_ending(const json_t *step, mvlm_error *error)
+{
+    const json_t *steps = json_object_get(step, "processors");
+    if (!step || json_is_null(step) || strcmp(type_of(step), "ByteLevel") == 0)
+        return MVLM_OK;
+    if (strcmp(type_of(step), "Sequence") != 0)
+        return fail(error, MVLM_BAD_MODEL, "%s: post_processor \"%.60s\" is not supported",
+                    json_name, type_of(step));
+    for (size_t i = 0; i < json_array_size(steps); i++)
+        if (strcmp(type_of(json_array_get(steps, i)), "ByteLevel") != 0)
+            return fail(error, MVLM_BAD_MODEL, "%s: post_processor \"%.60s\" is not supported",
+                        json_name, type_of(json_array_get(steps, i)));
+    return MVLM_OK;
+}
+
 static mvlm_status read_json_steps(const json_t *json, struct tokenizer_settings *settings,
                                    mvlm_error *error)
 {
@@ -265,6 +296,7 @@ static mvlm_status read_json_steps(const json_t *json, struct tokenizer_settings
         return fail(error, MVLM_BAD_MODEL,
                     "%s: its pre_tokenizer \"%.60s\" is neither GPT-2's nor Qwen2's", json_name,
                     type_of(words));
+    TRY(check_json_ending(json_object_get(json, "post_processor"), error));
     settings->nfc = strcmp(type_of(normalizer), "NFC") == 0;
     if (!settings->nfc && normalizer && !json_is_null(normalizer))
         return fail(error, MVLM_BAD_MODEL, "%s: normalizer \"%.60s\" is not supported, only NFC",
@@ -283,5 +315,6 @@ mvlm_status byte_bpe_read_json(const char *folder, struct vocabulary *v, json_t 
     TRY(check_json_model(model, error));
     TRY(read_json_steps(*json, &v->settings, error));
     TRY(read_pieces(json_name, texts, v, error));
-    return read_json_merges(json_object_get(model, "merges"), texts, v, error);
+    TRY(read_json_merges(json_object_get(model, "merges"), texts, v, error));
+    return check_merges(json_name, v, error);
 }

@@ -56,6 +56,12 @@ static mvlm_status read_family(struct config *c, mvlm_error *error)
                             file, type);
 }
 
+/* Phi-2's first releases count their width so. */
+static bool is_first_release(const struct config *c)
+{
+    return c->family->norm == NORM_LAYER && json_is_integer(json_object_get(c->json, "n_embd"));
+}
+
 /* Phi-2's first releases call some fields otherwise. (Not so the other families: MobileVLM's 3B checkpoints carry an
  * n_head, left over from their training code, that is wrong.) */
 static mvlm_status rename_fields(const struct config *c, mvlm_error *error)
@@ -70,9 +76,10 @@ static mvlm_status rename_fields(const struct config *c, mvlm_error *error)
                  {"n_positions", "max_position_embeddings"},
                  {"activation_function", "hidden_act"},
                  {"layer_norm_epsilon", "layer_norm_eps"}};
-    const json_t *width = json_object_get(c->json, "n_embd");
-    if (c->family->norm != NORM_LAYER || !json_is_integer(width))
+    int64_t width;
+    if (!is_first_release(c))
         return MVLM_OK;
+    TRY(json_integer_field(file, c->json, "n_embd", 1, 65536, NULL, &width, error));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         json_t *value = json_object_get(c->json, names[i].old);
         if (value && !json_is_null(value) && !json_object_get(c->json, names[i].name) &&
@@ -80,8 +87,7 @@ static mvlm_status rename_fields(const struct config *c, mvlm_error *error)
             return fail_no_memory(error, file, 0);
     }
     if (!json_object_get(c->json, "intermediate_size") &&
-        json_object_set_new(c->json, "intermediate_size",
-                            json_integer(4 * json_integer_value(width))) != 0)
+        json_object_set_new(c->json, "intermediate_size", json_integer(4 * width)) != 0)
         return fail_no_memory(error, file, 0);
     return MVLM_OK;
 }
@@ -91,10 +97,14 @@ static mvlm_status refuse_variants(const json_t *json, mvlm_error *error)
 {
     static const char *const experts[] = {"num_experts", "num_local_experts", "n_routed_experts",
                                           "num_experts_per_tok"};
-    for (size_t i = 0; i < sizeof experts / sizeof *experts; i++)
-        if (json_integer_value(json_object_get(json, experts[i])) > 0)
+    for (size_t i = 0; i < sizeof experts / sizeof *experts; i++) {
+        const json_t *value = json_object_get(json, experts[i]);
+        const bool none = !value || json_is_null(value) || json_is_false(value) ||
+                          (json_is_integer(value) && json_integer_value(value) == 0);
+        if (!none)
             return fail(error, MVLM_BAD_MODEL, "%s: a mixture of experts (\"%s\") is not supported",
                         file, experts[i]);
+    }
     TRY(demand_false(json, "use_sliding_window", error));
     TRY(demand_false(json, "qk_layernorm", error));
     TRY(demand_false(json, "attention_bias", error));
@@ -117,7 +127,7 @@ static mvlm_status read_rope_type(const char *key, const json_t *rope, const cha
 
 /* rope_scaling, or what later releases write in its place, rope_parameters: null, none, or linear by a factor. */
 static mvlm_status read_rope_object(const char *key, const json_t *rope, struct description *d,
-                                    mvlm_error *error)
+                                    double *partial, mvlm_error *error)
 {
     const char *type;
     double *scale = &d->decoder.rope_scale;
@@ -128,6 +138,7 @@ static mvlm_status read_rope_object(const char *key, const json_t *rope, struct 
     TRY(read_rope_type(key, rope, &type, error));
     TRY(json_number_field(file, rope, "rope_theta", d->decoder.rope_theta, &d->decoder.rope_theta,
                           error));
+    TRY(json_number_field(file, rope, "partial_rotary_factor", *partial, partial, error));
     if (strcmp(type, "default") == 0)
         return MVLM_OK;
     if (strcmp(type, "linear") != 0)
@@ -141,22 +152,19 @@ static mvlm_status read_rope_object(const char *key, const json_t *rope, struct 
 }
 
 /* How many of a head's values are rotated: all, or a share of them. */
-static mvlm_status read_rope_dims(const struct config *c, struct description *d, mvlm_error *error)
+static mvlm_status read_rope_dims(const struct config *c, double partial, struct description *d,
+                                  mvlm_error *error)
 {
-    double partial;
-    const int64_t none = 0;
-    int64_t dims;
-    TRY(json_number_field(file, c->json, "partial_rotary_factor", c->family->partial_rotary_factor,
-                          &partial, error));
     if (!(partial > 0 && partial <= 1))
         return fail(error, MVLM_BAD_MODEL, "%s: \"partial_rotary_factor\" %g is not within 0 to 1",
                     file, partial);
-    dims = (int64_t)(partial * (double)d->decoder.head_dim);
-    if (c->family->norm == NORM_LAYER &&
-        json_object_get(c->json, "n_embd")) /* of the first releases */
+    int64_t dims = (int64_t)(partial * (double)d->decoder.head_dim);
+    if (is_first_release(c)) {
+        const int64_t given = dims, none = 0;
+        const bool known = json_object_get(c->json, "partial_rotary_factor");
         TRY(json_integer_field(file, c->json, "rotary_dim", 0, d->decoder.head_dim,
-                               json_object_get(c->json, "partial_rotary_factor") ? &dims : &none,
-                               &dims, error));
+                               known ? &given : &none, &dims, error));
+    }
     if (dims % 2 || dims == 0)
         return fail(
             error, MVLM_BAD_MODEL,
@@ -170,11 +178,16 @@ static mvlm_status read_rope_dims(const struct config *c, struct description *d,
 static mvlm_status read_rope(const struct config *c, struct description *d, mvlm_error *error)
 {
     const json_t *json = c->json;
+    double partial;
     d->decoder.rope_scale = 1.0;
     TRY(json_number_field(file, json, "rope_theta", 1e4, &d->decoder.rope_theta, error));
-    TRY(read_rope_object("rope_scaling", json_object_get(json, "rope_scaling"), d, error));
-    TRY(read_rope_object("rope_parameters", json_object_get(json, "rope_parameters"), d, error));
-    return read_rope_dims(c, d, error);
+    TRY(json_number_field(file, json, "partial_rotary_factor", c->family->partial_rotary_factor,
+                          &partial, error));
+    TRY(read_rope_object("rope_scaling", json_object_get(json, "rope_scaling"), d, &partial,
+                         error));
+    TRY(read_rope_object("rope_parameters", json_object_get(json, "rope_parameters"), d, &partial,
+                         error));
+    return read_rope_dims(c, partial, d, error);
 }
 
 /* The fields that a family has by itself. */
@@ -190,18 +203,18 @@ static void take_family(const struct family *family, struct description *d)
 }
 
 /* Positions that it was trained for; where attention looks back no further than a window, not more than that has. */
-static mvlm_status read_context(const json_t *json, int64_t *context, mvlm_error *error)
+static mvlm_status read_context(struct config *c, int64_t *context, mvlm_error *error)
 {
+    const json_t *json = c->json;
     const int64_t fallback = 2048, none = 0;
-    int64_t window;
     TRY(json_integer_field(file, json, "max_position_embeddings", 1, 1048576, &fallback, context,
                            error));
     /* Qwen2 names a window that use_sliding_window, which must be false, turns on */
     if (json_object_get(json, "use_sliding_window"))
         return MVLM_OK;
-    TRY(json_integer_field(file, json, "sliding_window", 0, 1048576, &none, &window, error));
-    if (window > 0 && window < *context)
-        *context = window;
+    TRY(json_integer_field(file, json, "sliding_window", 0, 1048576, &none, &c->window, error));
+    if (c->window > 0 && c->window < *context)
+        *context = c->window;
     return MVLM_OK;
 }
 
@@ -238,7 +251,7 @@ static mvlm_status read_decoder(struct config *c, mvlm_error *error)
     TRY(json_integer_field(file, json, "head_dim", 2, 1024, &head_dim, &d->decoder.head_dim,
                            error));
     TRY(json_integer_field(file, json, "vocab_size", 1, 4194304, NULL, &d->decoder.vocab, error));
-    TRY(read_context(json, &d->decoder.context, error));
+    TRY(read_context(c, &d->decoder.context, error));
     TRY(json_number_field(file, json, family->eps_key, family->norm_eps, &d->decoder.norm_eps,
                           error));
     TRY(read_rope(c, d, error));
@@ -261,13 +274,11 @@ static mvlm_status choose_tower(struct config *c, const json_t **given, mvlm_err
         return fail(error, MVLM_BAD_MODEL, "%s: \"vision_config\" is no object", file);
     TRY(json_text_field(file, c->json, "mm_vision_tower", "clip-vit-large-patch14-336", &name,
                         error));
-    TRY(json_text_field(file, c->json, "vision_tower_type",
-                        strstr(name, "siglip") ? "siglip" : "clip", &type, error));
+    TRY(json_text_field(file, c->json, "vision_tower_type", name, &type, error));
     c->tower = find_tower(type);
     if (!c->tower)
         return fail(error, MVLM_BAD_MODEL,
-                    "%s: \"vision_tower_type\" \"%.60s\" is not supported (clip and siglip are)",
-                    file, type);
+                    "%s: tower \"%.80s\" is not supported (clip and siglip are)", file, type);
     if (!*given && !strstr(name, c->tower->only))
         return fail(error, MVLM_BAD_MODEL,
                     "%s: nothing is known of the tower \"%.80s\" without a \"vision_config\"", file,
@@ -432,13 +443,20 @@ static char *base_name(const char *folder)
     return strndup(folder + begin, end - begin);
 }
 
-static mvlm_status make_changes(const struct config_changes *changes, struct description *d,
+static mvlm_status make_changes(const struct config_changes *changes, struct config *c,
                                 mvlm_error *error)
 {
+    struct description *d = &c->description;
     if (changes->composite_attention && !takes_pictures(d))
         return fail(error, MVLM_USAGE, "--attention composite, but the model takes no pictures");
     if (changes->composite_attention)
         d->decoder.composite_attention = 1;
+    if (changes->rope_scale > 0 && c->window)
+        return fail(
+            error, MVLM_USAGE,
+            "--rope-scale, but attention looks back no further than a window of %lld, which "
+            "this program does not have",
+            (long long)c->window);
     if (changes->rope_scale > 0) {
         const double context =
             (double)d->decoder.context * changes->rope_scale / d->decoder.rope_scale;
@@ -470,7 +488,7 @@ static mvlm_status read_all(const char *folder, const struct vocabulary *tokeniz
     c->description.tokenizer = tokenizer->settings;
     TRY(read_side_files(folder, c->json, &c->description, error));
     TRY(read_template(c, tokenizer, error));
-    TRY(make_changes(changes, &c->description, error));
+    TRY(make_changes(changes, c, error));
     return description_check(file, &c->description, error);
 }
 

@@ -13,6 +13,7 @@ struct config {
     const struct family *family;
     const struct tower *tower;                /* NULL: text only */
     const struct projector_source *projector; /* NULL: text only */
+    int64_t window;                           /* that attention looks back within; 0: none */
     int64_t tower_layers;                     /* of the checkpoint's tower, used or not */
     json_t *json;                             /* config.json */
     char *name;

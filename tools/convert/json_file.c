@@ -10,7 +10,7 @@ enum { MAX_JSON_BYTES = 64 * 1024 * 1024 };
 
 /* A copy of the text in which integers of more than 18 digits are written as reals, which jansson rounds instead of
  * refusing them: tokenizers' model_max_length has 31. NULL: no memory. */
-static char *soften_integers(const char *text, size_t n)
+static char *soften_integers(const char *text, size_t n, size_t *n_softer)
 {
     char *copy = malloc(2 * n + 1), *out = copy;
     bool in_string = false;
@@ -38,8 +38,7 @@ static char *soften_integers(const char *text, size_t n)
             in_string = !in_string;
         *out++ = text[i++];
     }
-    if (copy)
-        *out = 0;
+    *n_softer = copy ? (size_t)(out - copy) : 0;
     return copy;
 }
 
@@ -49,10 +48,11 @@ static mvlm_status parse(const char *path, const char *text, size_t n, json_t **
     json_error_t where;
     *json = json_loadb(text, n, JSON_REJECT_DUPLICATES, &where);
     if (!*json && json_error_code(&where) == json_error_numeric_overflow) {
-        char *softer = soften_integers(text, n);
+        size_t n_softer;
+        char *softer = soften_integers(text, n, &n_softer);
         if (!softer)
             return fail_no_memory(error, path, 2 * n);
-        *json = json_loads(softer, JSON_REJECT_DUPLICATES, &where);
+        *json = json_loadb(softer, n_softer, JSON_REJECT_DUPLICATES, &where);
         free(softer);
     }
     if (!*json)

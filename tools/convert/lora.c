@@ -34,10 +34,33 @@ static bool is_empty(const json_t *value)
            (json_is_array(value) && json_array_size(value) == 0);
 }
 
+/* Adapters that began as a part of the base's own matrices belong to what was left of them. */
+static mvlm_status check_start(const json_t *json, mvlm_error *error)
+{
+    static const char key[] = "init_lora_weights";
+    static const char *const known[] = {"gaussian", "eva", "orthogonal"};
+    const json_t *value = json_object_get(json, key);
+    const char *name = json_string_value(value);
+    if (!value || json_is_null(value) || json_is_boolean(value))
+        return MVLM_OK;
+    for (size_t i = 0; name && i < sizeof known / sizeof *known; i++)
+        if (strcmp(known[i], name) == 0)
+            return MVLM_OK;
+    return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" \"%.40s\" is not supported", config_name, key,
+                name ? name : "");
+}
+
 static mvlm_status use_config(struct lora *lora, const json_t *json, mvlm_error *error)
 {
-    static const char *const unset[] = {"fan_in_fan_out",   "use_dora",      "use_rslora",
-                                        "rank_pattern",     "alpha_pattern", "modules_to_save",
+    static const char *const unset[] = {"lora_bias",
+                                        "trainable_token_indices",
+                                        "alora_invocation_tokens",
+                                        "fan_in_fan_out",
+                                        "use_dora",
+                                        "use_rslora",
+                                        "rank_pattern",
+                                        "alpha_pattern",
+                                        "modules_to_save",
                                         "layer_replication"};
     const char *type, *bias;
     double alpha;
@@ -51,6 +74,7 @@ static mvlm_status use_config(struct lora *lora, const json_t *json, mvlm_error 
     for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
         if (!is_empty(json_object_get(json, unset[i])))
             return refuse(unset[i], error);
+    TRY(check_start(json, error));
     TRY(json_integer_field(config_name, json, "r", 1, 65536, NULL, &lora->rank, error));
     TRY(json_number_field(config_name, json, "lora_alpha", 0.0, &alpha, error));
     if (!(alpha > 0))
@@ -190,6 +214,26 @@ mvlm_status lora_add(const struct lora *lora, const struct lora_pair *pair, size
 
 /* ---- Leftovers -------------------------------------------------------------------------- */
 
+/* A wrapper of the tower that was trained after all would be lost: its B is not zero. */
+static mvlm_status check_untrained(const struct lora *lora, const struct source_tensor *t,
+                                   mvlm_error *error)
+{
+    if (!strstr(t->name, ".lora_B.") || t->n_dims != 2 || !is_matrix(t, t->shape[0], t->shape[1]))
+        return MVLM_OK;
+    const size_t n = (size_t)t->shape[0] * (size_t)t->shape[1];
+    float *values = malloc(n * sizeof *values);
+    if (!values)
+        return fail_no_memory(error, t->name, n * sizeof *values);
+    mvlm_status status = checkpoint_read(lora->adapter, t, 0, t->shape[0], values, error);
+    for (size_t i = 0; i < n && status == MVLM_OK; i++)
+        if (values[i] != 0)
+            status = fail(error, MVLM_BAD_MODEL,
+                          "%s: tensor %s: an adapter of the vision tower is not supported",
+                          checkpoint_file(lora->adapter, t), t->name);
+    free(values);
+    return status;
+}
+
 mvlm_status lora_check_leftovers(const struct lora *lora, size_t *n_ignored, mvlm_error *error)
 {
     *n_ignored = 0;
@@ -198,6 +242,8 @@ mvlm_status lora_check_leftovers(const struct lora *lora, size_t *n_ignored, mvl
         if (!t->used && !(is_of_tower(t->name) && strstr(t->name, ".lora_")))
             return fail(error, MVLM_BAD_MODEL, "%s: tensor %s has no place in this model",
                         checkpoint_file(lora->adapter, t), t->name);
+        if (!t->used)
+            TRY(check_untrained(lora, t, error));
         *n_ignored += !t->used;
     }
     for (size_t i = 0; lora && lora->other && i < checkpoint_count(lora->other); i++) {

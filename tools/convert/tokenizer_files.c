@@ -10,7 +10,8 @@
 #include "tokenizer.h"
 
 static const char config_name[] = "tokenizer_config.json", map_name[] = "special_tokens_map.json",
-                  added_name[] = "added_tokens.json";
+                  added_name[] = "added_tokens.json", decoder_key[] = "added_tokens_decoder",
+                  additional[] = "additional_special_tokens";
 
 /* ---- Classes ---------------------------------------------------------------------------- */
 
@@ -64,6 +65,8 @@ static const struct tokenizer_class fast_class = {
     "PreTrainedTokenizerFast", TOKENIZER_BYTE_BPE, PRE_TOKENIZER_NONE, false, false, false, true,
     {NULL, NULL, NULL, NULL}};
 
+enum { MOST_ADDED = 4096 };
+
 struct files {
     json_t *config, *map, *added; /* NULL: not there */
     const json_t *tokenizer;      /* tokenizer.json; NULL: not read */
@@ -112,7 +115,7 @@ static const char *text_of(const json_t *token)
 static const char *role_text(const struct files *f, size_t role)
 {
     const json_t *token = json_object_get(f->config, roles[role]);
-    if (!token && !json_object_get(f->config, "added_tokens_decoder"))
+    if (!token && !json_object_get(f->config, decoder_key))
         token = json_object_get(f->map, roles[role]);
     return token ? text_of(token) : f->class->special[role];
 }
@@ -130,7 +133,6 @@ static bool lists(const json_t *array, const char *text)
 /* Is it one of those that decoding leaves out? */
 static bool is_hidden(const struct files *f, const char *text, bool special)
 {
-    static const char additional[] = "additional_special_tokens";
     if (f->tokenizer)
         return special;
     for (size_t role = 0; role < N_ROLES; role++) {
@@ -138,7 +140,7 @@ static bool is_hidden(const struct files *f, const char *text, bool special)
         if (one && strcmp(one, text) == 0)
             return true;
     }
-    const bool listed = json_object_get(f->config, "added_tokens_decoder");
+    const bool listed = json_object_get(f->config, decoder_key);
     return lists(json_object_get(f->config, additional), text) ||
            (!listed && lists(json_object_get(f->map, additional), text));
 }
@@ -214,11 +216,38 @@ static int64_t id_of_key(const char *key)
     return *key >= '0' && *key <= '9' && *end == 0 ? id : -1;
 }
 
+/* Lists are lists, and not too long: each of their tokens is looked for among the pieces. */
+static mvlm_status check_lists(const struct files *f, mvlm_error *error)
+{
+    const json_t *decoder = json_object_get(f->config, decoder_key),
+                 *array = json_object_get(f->tokenizer, "added_tokens");
+    if (decoder && !json_is_object(decoder))
+        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" is no object", config_name, decoder_key);
+    if (array && !json_is_array(array))
+        return fail(error, MVLM_BAD_MODEL, "tokenizer.json: \"added_tokens\" is no list");
+    const json_t *const lists[] = {json_object_get(f->config, additional),
+                                   json_object_get(f->map, additional)};
+    for (size_t i = 0; i < 2; i++)
+        if (lists[i] && !json_is_null(lists[i]) && !json_is_array(lists[i]))
+            return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" is no list", i ? map_name : config_name,
+                        additional);
+    for (size_t role = 0; role < N_ROLES; role++) {
+        const json_t *token = json_object_get(f->config, roles[role]);
+        if (token && !json_is_null(token) && !text_of(token))
+            return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" is no token", config_name, roles[role]);
+    }
+    if (json_object_size(decoder) > MOST_ADDED || json_array_size(array) > MOST_ADDED ||
+        json_object_size(f->added) > MOST_ADDED || json_array_size(lists[0]) > MOST_ADDED ||
+        json_array_size(lists[1]) > MOST_ADDED)
+        return fail(error, MVLM_BAD_MODEL, "more than %d tokens are added", MOST_ADDED);
+    return MVLM_OK;
+}
+
 /* All that are listed in one of the three places, by id. *list is the caller's to free. */
 static mvlm_status list_added(const struct files *f, const char **file, struct added **list,
                               size_t *n, mvlm_error *error)
 {
-    json_t *decoder = json_object_get(f->config, "added_tokens_decoder"), *entry;
+    json_t *decoder = json_object_get(f->config, decoder_key), *entry;
     const json_t *array = json_object_get(f->tokenizer, "added_tokens");
     const char *key;
     *n = 0;
@@ -273,25 +302,38 @@ static mvlm_status add_all(const struct files *f, mvlm_error *error)
 }
 
 /* Special tokens that are pieces of the vocabulary, and listed nowhere. */
-static void mark_roles(const struct files *f)
+static mvlm_status mark_roles(const struct files *f, mvlm_error *error)
 {
     struct tokenizer_settings *s = &f->v->settings;
     int64_t *const ids[N_ROLES] = {&s->unk_id, &s->bos_id, &s->eos_id, &s->pad_id};
     for (size_t role = 0; role < N_ROLES && s->kind == TOKENIZER_BYTE_BPE; role++) {
         const char *text = role_text(f, role);
         const int64_t id = text ? vocabulary_find(f->v, text) : -1;
-        if (id < 0)
-            continue;
-        *ids[role] = id;
-        f->v->pieces[id].type = PIECE_CONTROL;
+        if (id >= 0) {
+            *ids[role] = id;
+            f->v->pieces[id].type = PIECE_CONTROL;
+        } else if (role == ROLE_EOS && text && json_object_get(f->config, roles[role]))
+            return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" \"%.60s\" is no piece", config_name,
+                        roles[role], text);
     }
+    const json_t *more[] = {
+        json_object_get(f->config, additional),
+        json_object_get(f->config, decoder_key) ? NULL : json_object_get(f->map, additional)};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < json_array_size(more[k]); i++) {
+            const char *text = text_of(json_array_get(more[k], i));
+            const int64_t id = text ? vocabulary_find(f->v, text) : -1;
+            if (id >= 0 && f->v->pieces[id].type == PIECE_NORMAL && s->kind == TOKENIZER_BYTE_BPE)
+                f->v->pieces[id].type = PIECE_CONTROL;
+        }
+    return MVLM_OK;
 }
 
 /* ---- Settings --------------------------------------------------------------------------- */
 
 static mvlm_status read_settings(const struct files *f, mvlm_error *error)
 {
-    bool add_bos, add_eos, legacy, clean_up;
+    bool add_bos, add_eos, legacy, clean_up, split, prefix;
     struct tokenizer_settings *s = &f->v->settings;
     TRY(json_bool_field(config_name, f->config, "add_bos_token", f->class->add_bos, &add_bos,
                         error));
@@ -300,6 +342,15 @@ static mvlm_status read_settings(const struct files *f, mvlm_error *error)
                         error)); /* transformers' default */
     TRY(json_bool_field(config_name, f->config, "clean_up_tokenization_spaces",
                         f->class->clean_up_spaces, &clean_up, error));
+    TRY(json_bool_field(config_name, f->config, "split_special_tokens", false, &split, error));
+    TRY(json_bool_field(config_name, f->config, "add_prefix_space",
+                        s->kind == TOKENIZER_SENTENCEPIECE_BPE, &prefix, error));
+    if (split)
+        return fail(error, MVLM_BAD_MODEL, "%s: \"split_special_tokens\": true is not supported",
+                    config_name);
+    if (prefix != (s->kind == TOKENIZER_SENTENCEPIECE_BPE))
+        return fail(error, MVLM_BAD_MODEL, "%s: \"add_prefix_space\": %s is not supported",
+                    config_name, prefix ? "true" : "false");
     if (add_eos)
         return fail(error, MVLM_BAD_MODEL, "%s: \"add_eos_token\": true is not supported",
                     config_name);
@@ -322,13 +373,15 @@ mvlm_status tokenizer_files_read(const char *folder, const json_t *tokenizer, st
     if (status == MVLM_OK)
         status = json_file_load(folder, added_name, true, &f.added, error);
     if (status == MVLM_OK)
+        status = check_lists(&f, error);
+    if (status == MVLM_OK)
         status = find_class(&f, error);
     if (status == MVLM_OK)
         status = add_all(&f, error);
-    if (status == MVLM_OK) {
-        mark_roles(&f);
+    if (status == MVLM_OK)
+        status = mark_roles(&f, error);
+    if (status == MVLM_OK)
         status = read_settings(&f, error);
-    }
     json_decref(f.config);
     json_decref(f.map);
     json_decref(f.added);
