@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #include "checkpoint_builder.h"
+#include "golden.h"
 #include "program.h"
 
 #define GOLDEN     SOURCE_DIR "/tests/golden"
@@ -235,6 +236,55 @@ static inline void expect_signals_leave_nothing(const char *seconds, const char 
         assert_int_equal(count_files(out_folder), 0);
         program_free(&result);
     }
+}
+
+/* ---- Forms of it ------------------------------------------------------------------------ */
+
+static inline size_t rows_of(const struct built_tensor *t)
+{
+    return (size_t)t->shape[0];
+}
+
+static inline size_t columns_of(const struct built_tensor *t)
+{
+    return t->n_dims > 1 ? (size_t)t->shape[1] : 1;
+}
+
+static inline void remove_shards(void)
+{
+    char command[1200];
+    snprintf(command, sizeof command, "rm -f %s/*.safetensors* %s/*.bin", checkpoint, checkpoint);
+    assert_int_equal(system(command), 0);
+}
+
+/* Cut off anywhere, or with a byte turned over: refused, or taken and opened. */
+static inline void expect_survival(const char *folder, const char *file, const char *const *more)
+{
+    size_t n;
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    char *bytes = file_load(path, &n);
+    for (size_t i = 0; i < 24; i++) {
+        const size_t at = (i + 1) * n / 25;
+        for (int flipped = 0; flipped < 2; flipped++) {
+            bytes[at] ^= flipped ? 0x55 : 0;
+            file_write(folder, file, bytes, flipped ? n : at);
+            bytes[at] ^= flipped ? 0x55 : 0;
+            struct program_result result = convert_with(more);
+            if (result.code == 0) {
+                struct program_result info =
+                    run(WORDS(MOBILEVLM_PROGRAM, "info", "-m", model), NULL);
+                assert_int_equal(info.code, 0);
+                program_free(&info);
+                assert_int_equal(remove(model), 0);
+            } else
+                assert_int_equal(result.code, 3);
+            assert_int_equal(count_files(out_folder), 0);
+            program_free(&result);
+        }
+    }
+    file_write(folder, file, bytes, n);
+    free(bytes);
 }
 
 /* ---- cmocka's fixtures ------------------------------------------------------------------ */

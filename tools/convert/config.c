@@ -6,43 +6,14 @@
 #include <string.h>
 
 #include "status.h"
+#include "config_parts.h"
 #include "json_file.h"
 #include "side_files.h"
 #include "tokenizer.h"
 
-static const char file[] = "config.json";
+static const char file[] = CONFIG_FILE;
 
-/* ---- Pieces ----------------------------------------------------------------------------- */
-
-static mvlm_status read_activation(const char *key, const char *name, int64_t *activation,
-                                   mvlm_error *error)
-{
-    *activation = find_activation(name);
-    return *activation >= 0
-               ? MVLM_OK
-               : fail(error, MVLM_BAD_MODEL, "%s: %s \"%.60s\" is not supported", file, key, name);
-}
-
-/* A field that must have one value (or be absent), because anything else would need what this
- * program does not do. */
-static mvlm_status demand_false(const json_t *json, const char *key, mvlm_error *error)
-{
-    bool value;
-    TRY(json_bool_field(file, json, key, false, &value, error));
-    return value ? fail(error, MVLM_BAD_MODEL, "%s: \"%s\": true is not supported", file, key)
-                 : MVLM_OK;
-}
-
-static mvlm_status demand_text(const json_t *json, const char *key, const char *demanded,
-                               mvlm_error *error)
-{
-    const char *value;
-    TRY(json_text_field(file, json, key, demanded, &value, error));
-    if (strcmp(value, demanded) != 0)
-        return fail(error, MVLM_BAD_MODEL, "%s: \"%s\" \"%.60s\" is not supported, only \"%s\"",
-                    file, key, value, demanded);
-    return MVLM_OK;
-}
+/* ---- Decoder ---------------------------------------------------------------------------- */
 
 static mvlm_status read_family(struct config *c, mvlm_error *error)
 {
@@ -105,10 +76,10 @@ static mvlm_status refuse_variants(const json_t *json, mvlm_error *error)
             return fail(error, MVLM_BAD_MODEL, "%s: a mixture of experts (\"%s\") is not supported",
                         file, experts[i]);
     }
-    TRY(demand_false(json, "use_sliding_window", error));
-    TRY(demand_false(json, "qk_layernorm", error));
-    TRY(demand_false(json, "attention_bias", error));
-    return demand_false(json, "mlp_bias", error);
+    TRY(config_demand_false(json, "use_sliding_window", error));
+    TRY(config_demand_false(json, "qk_layernorm", error));
+    TRY(config_demand_false(json, "attention_bias", error));
+    return config_demand_false(json, "mlp_bias", error);
 }
 
 /* The kind of scaling in `rope`: "type" as the published checkpoints write it, "rope_type" as newer ones do. */
@@ -257,144 +228,10 @@ static mvlm_status read_decoder(struct config *c, mvlm_error *error)
     TRY(read_rope(c, d, error));
     TRY(json_text_field(file, json, family->activation_key, family->activation, &activation,
                         error));
-    TRY(read_activation(family->activation_key, activation, &d->decoder.activation, error));
+    TRY(config_activation(family->activation_key, activation, &d->decoder.activation, error));
     TRY(json_bool_field(file, json, "tie_word_embeddings", false, &tied, error));
     d->decoder.tied_head = tied;
     return MVLM_OK;
-}
-
-/* Which tower it is, and the object that describes it: NULL where its name says all. */
-static mvlm_status choose_tower(struct config *c, const json_t **given, mvlm_error *error)
-{
-    const char *name, *type;
-    *given = json_object_get(c->json, "vision_config");
-    if (json_is_null(*given))
-        *given = NULL;
-    if (*given && !json_is_object(*given))
-        return fail(error, MVLM_BAD_MODEL, "%s: \"vision_config\" is no object", file);
-    TRY(json_text_field(file, c->json, "mm_vision_tower", "clip-vit-large-patch14-336", &name,
-                        error));
-    TRY(json_text_field(file, c->json, "vision_tower_type", name, &type, error));
-    c->tower = find_tower(type);
-    if (!c->tower)
-        return fail(error, MVLM_BAD_MODEL,
-                    "%s: tower \"%.80s\" is not supported (clip and siglip are)", file, type);
-    if (!*given && !strstr(name, c->tower->only))
-        return fail(error, MVLM_BAD_MODEL,
-                    "%s: nothing is known of the tower \"%.80s\" without a \"vision_config\"", file,
-                    name);
-    return MVLM_OK;
-}
-
-static mvlm_status read_tower(struct config *c, mvlm_error *error)
-{
-    struct description *d = &c->description;
-    const json_t *given;
-    const char *activation;
-    TRY(choose_tower(c, &given, error));
-    const struct tower *t = c->tower;
-    TRY(json_integer_field(file, given, "image_size", 1, 4096, given ? NULL : &t->image_size,
-                           &d->image.size, error));
-    TRY(json_integer_field(file, given, "patch_size", 1, 1024, given ? NULL : &t->patch_size,
-                           &d->vision.patch_size, error));
-    TRY(json_integer_field(file, given, "hidden_size", 1, 65536, given ? NULL : &t->width,
-                           &d->vision.width, error));
-    TRY(json_integer_field(file, given, "intermediate_size", 1, 262144, given ? NULL : &t->ffn,
-                           &d->vision.ffn, error));
-    TRY(json_integer_field(file, given, "num_hidden_layers", 1, 1024, given ? NULL : &t->n_layers,
-                           &c->tower_layers, error));
-    if (given && t->cut)
-        c->tower_layers++;
-    TRY(json_integer_field(file, given, "num_attention_heads", 1, 1024, given ? NULL : &t->n_heads,
-                           &d->vision.n_heads, error));
-    TRY(json_number_field(file, given, "layer_norm_eps", t->norm_eps, &d->vision.norm_eps, error));
-    TRY(json_text_field(file, given, "hidden_act", t->activation, &activation, error));
-    TRY(read_activation("vision_config: hidden_act", activation, &d->vision.activation, error));
-    d->vision.class_token = t->class_token;
-    d->vision.pre_norm = t->pre_norm;
-    d->vision.patch_bias = t->patch_bias;
-    return MVLM_OK;
-}
-
-/* mm_vision_select_layer counts hidden states: 0 is before the first layer, -1 after the last. */
-static mvlm_status read_selection(struct config *c, mvlm_error *error)
-{
-    const int64_t last_but_one = -2;
-    int64_t selected, width;
-    TRY(demand_text(c->json, "mm_vision_select_feature", "patch", error));
-    TRY(json_integer_field(file, c->json, "mm_vision_select_layer", -c->tower_layers - 1,
-                           c->tower_layers, &last_but_one, &selected, error));
-    c->description.vision.n_layers = selected < 0 ? c->tower_layers + 1 + selected : selected;
-    TRY(json_integer_field(file, c->json, "mm_hidden_size", 1, 65536, &c->description.vision.width,
-                           &width, error));
-    if (width != c->description.vision.width)
-        return fail(error, MVLM_BAD_MODEL,
-                    "%s: \"mm_hidden_size\" %lld, but the tower is %lld wide", file,
-                    (long long)width, (long long)c->description.vision.width);
-    return MVLM_OK;
-}
-
-static mvlm_status read_image(struct config *c, mvlm_error *error)
-{
-    struct description *d = &c->description;
-    const char *ratio;
-    TRY(json_text_field(file, c->json, "image_aspect_ratio", "square", &ratio, error));
-    if (strcmp(ratio, "pad") != 0 && strcmp(ratio, "square") != 0)
-        return fail(error, MVLM_BAD_MODEL,
-                    "%s: image_aspect_ratio \"%.60s\" is not supported (pad and square are)", file,
-                    ratio);
-    d->image.fit = strcmp(ratio, "pad") == 0 ? IMAGE_PAD : c->tower->square;
-    d->image.pad_colour.n = d->image.mean.n = d->image.std.n = 3;
-    for (int channel = 0; channel < 3; channel++) {
-        d->image.mean.value[channel] = c->tower->mean[channel];
-        d->image.std.value[channel] = c->tower->std[channel];
-        d->image.pad_colour.value[channel] = floor(c->tower->mean[channel] * 255);
-    }
-    return MVLM_OK;
-}
-
-static mvlm_status read_projector(struct config *c, mvlm_error *error)
-{
-    struct description *d = &c->description;
-    const char *type;
-    int64_t number;
-    TRY(json_text_field(file, c->json, "mm_projector_type", "ldpnet", &type, error));
-    c->projector = find_projector(type, &number);
-    if (!c->projector || number > MAX_LINEAR)
-        return fail(error, MVLM_BAD_MODEL,
-                    "%s: mm_projector_type \"%.60s\" is not supported (ldpnet, ldpnetv2, linear "
-                    "and mlp1x_gelu to "
-                    "mlp%dx_gelu are)",
-                    file, type, MAX_LINEAR);
-    d->projector.kind = c->projector->kind;
-    d->projector.n_linear = number ? number : c->projector->n_linear;
-    /* the reference pools to 12 x 12 whatever the tower's grid; mm_projector_grid is our own */
-    const int64_t published_grid = 12;
-    if (d->projector.kind == PROJECTOR_LDPV2)
-        TRY(json_integer_field(file, c->json, "mm_projector_grid", 1, 256, &published_grid,
-                               &d->projector.grid, error));
-    if (d->projector.kind == PROJECTOR_LDP) {
-        d->projector.norm_eps = 1e-5;
-        /* torchvision's _make_divisible(hidden / 4, 8): the nearest multiple of 8, never under 90 %
-         */
-        const int64_t quarter = d->decoder.hidden / 4;
-        int64_t squeeze = (quarter + 4) / 8 * 8;
-        squeeze = squeeze < 8 ? 8 : squeeze;
-        d->projector.squeeze = squeeze * 10 < quarter * 9 ? squeeze + 8 : squeeze;
-    }
-    return MVLM_OK;
-}
-
-static mvlm_status read_pictures(struct config *c, mvlm_error *error)
-{
-    bool composite;
-    TRY(demand_false(c->json, "mm_use_im_start_end", error));
-    TRY(json_bool_field(file, c->json, "mm_composite_attention", false, &composite, error));
-    c->description.decoder.composite_attention = composite;
-    TRY(read_tower(c, error));
-    TRY(read_selection(c, error));
-    TRY(read_image(c, error));
-    return read_projector(c, error);
 }
 
 /* The template's own end of an answer ends it too, if it is a piece and not known to do so. */
@@ -480,7 +317,7 @@ static mvlm_status read_all(const char *folder, const struct vocabulary *tokeniz
     for (size_t i = 0; i < sizeof picture_keys / sizeof *picture_keys; i++)
         pictures = pictures || json_object_get(c->json, picture_keys[i]);
     if (pictures)
-        TRY(read_pictures(c, error));
+        TRY(config_pictures(c, error));
     if (tokenizer->n_pieces > (size_t)c->description.decoder.vocab)
         return fail(error, MVLM_BAD_MODEL,
                     "%s: \"vocab_size\" %lld is less than the tokenizer's %zu pieces", file,
