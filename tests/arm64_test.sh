@@ -47,6 +47,8 @@ v1 q4 -i landscape.png -p What is this?
 v2 q4 -i portrait.png -p How many cats are there?
 two-images q8 -i grey.png -i tall.png -p And this?
 linear-last-layer f16 -i portrait.png -p What is on the left?
+imp-phi2 q4 -i tall.png -p What  is this?
+composite q8 -i square.png -i portrait.png -p Which?
 text f32 -p How many horses are there?
 QUESTIONS
 }

@@ -20,7 +20,8 @@
 static const mvlm_session_options one_thread = {
     .n_threads = 1}; /* quicker for tiny models on a busy machine */
 
-static const char *const names[] = {"text", "v1", "v2", "two-images", "linear-last-layer"};
+static const char *const names[] = {
+    "text", "v1", "v2", "two-images", "linear-last-layer", "imp-phi2", "imp-phi3", "composite"};
 enum { N_NAMES = sizeof names / sizeof *names };
 
 /* f16 files take other paths through linear and attention only, so a case or two will do; q8 and q4
@@ -41,7 +42,12 @@ static const struct {
             {"text", "q4"},
             {"v1", "q4"},
             {"v2", "q4"},
-            {"two-images", "q4"}};
+            {"two-images", "q4"},
+            {"imp-phi2", "f32"},
+            {"imp-phi2", "q4"},
+            {"imp-phi3", "q8"},
+            {"composite", "f32"},
+            {"composite", "q4"}};
 enum { N_RUNS = sizeof runs / sizeof *runs };
 
 static void threads_change_nothing(void **state)

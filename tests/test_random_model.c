@@ -15,6 +15,33 @@ static void open_model(const char *name, struct origin *origin)
 
 /* ---- Shapes ------------------------------------------------------------------------------- */
 
+/* Of Imp: the published numbers of Phi-2, Qwen1.5-1.8B and Phi-3-mini; of SigLIP's 26 layers that are read, with 729
+ * positions or 196; and of two linear layers. */
+static void imp_has_the_published_numbers_of_parameters(void **state)
+{
+    static const struct {
+        const char *name;
+        int64_t image_size, vision, hidden, decoder;
+    } rows[] = {{"imp-v1-3b", 384, 397745440, 2560, 2779683840},
+                {"imp-v1.5-3b-196", 196, 397131424, 2560, 2779683840},
+                {"imp-v1.5-2b", 384, 397745440, 2048, 1836828672},
+                {"imp-v1.5-4b", 384, 397745440, 3072, 3821079552}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct origin origin;
+        int64_t sums[SECTION_COUNT] = {0};
+        const int64_t h = rows[i].hidden;
+        open_model(rows[i].name, &origin);
+        for (size_t k = 0; k < origin.n; k++)
+            sums[origin.specs[k].section] += origin.specs[k].n_rows * origin.specs[k].n_cols;
+        assert_int_equal(origin.config.description.image.size, rows[i].image_size);
+        assert_int_equal(sums[SECTION_VISION], rows[i].vision);
+        assert_int_equal(sums[SECTION_PROJECTOR], 1152 * h + h + h * h + h);
+        assert_int_equal(sums[SECTION_DECODER], rows[i].decoder);
+        origin_close(&origin);
+    }
+}
+
 /* Numbers of parameters by section. The tower's is 303,507,456 of 24 layers and a last norm, less
  * the layer and the norm that are not read. */
 static void shapes_have_the_published_numbers_of_parameters(void **state)
@@ -231,6 +258,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(shapes_have_the_published_numbers_of_parameters),
+        TEST(imp_has_the_published_numbers_of_parameters),
         TEST(the_vocabulary_opens_and_spells_bytes),
         TEST(numbers_are_nearly_normal),
         TEST(rows_do_not_depend_on_how_they_are_read),

@@ -280,9 +280,9 @@ static char *base_name(const char *folder)
     return strndup(folder + begin, end - begin);
 }
 
-static mvlm_status make_changes(const struct config_changes *changes, struct config *c,
-                                mvlm_error *error)
+static mvlm_status make_changes(struct config *c, mvlm_error *error)
 {
+    const struct config_changes *changes = &c->changes;
     struct description *d = &c->description;
     if (changes->composite_attention && !takes_pictures(d))
         return fail(error, MVLM_USAGE, "--attention composite, but the model takes no pictures");
@@ -305,8 +305,7 @@ static mvlm_status make_changes(const struct config_changes *changes, struct con
 
 /* config->json and the files of `folder`, which may be NULL: none. */
 static mvlm_status read_all(const char *folder, const struct vocabulary *tokenizer,
-                            const struct config_changes *changes, struct config *c,
-                            mvlm_error *error)
+                            struct config *c, mvlm_error *error)
 {
     static const char *const picture_keys[] = {"mm_vision_tower", "mm_projector_type",
                                                "vision_config"};
@@ -325,7 +324,7 @@ static mvlm_status read_all(const char *folder, const struct vocabulary *tokeniz
     c->description.tokenizer = tokenizer->settings;
     TRY(read_side_files(folder, c->json, &c->description, error));
     TRY(read_template(c, tokenizer, error));
-    TRY(make_changes(changes, c, error));
+    TRY(make_changes(c, error));
     return description_check(file, &c->description, error);
 }
 
@@ -334,8 +333,8 @@ static mvlm_status open_as(char *name, json_t *json, const char *folder,
                            const struct vocabulary *tokenizer, const struct config_changes *changes,
                            struct config *config, mvlm_error *error)
 {
-    *config = (struct config){.json = json, .name = name};
-    const mvlm_status status = name && json ? read_all(folder, tokenizer, changes, config, error)
+    *config = (struct config){.json = json, .name = name, .changes = *changes};
+    const mvlm_status status = name && json ? read_all(folder, tokenizer, config, error)
                                             : fail_no_memory(error, "the description", 0);
     if (status != MVLM_OK)
         config_close(config);

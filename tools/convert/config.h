@@ -8,8 +8,19 @@
 #include "description.h"
 #include "vocabulary.h"
 
+/* What counts in place of what config.json says, or where it says nothing. */
+struct config_changes {
+    /* rows of the tower's position embeddings, which decide what size a tower's pictures have that is known by its name
+     * alone; 0: as published */
+    int64_t tower_positions;
+    double
+        rope_scale; /* positions are divided by it, and as many times as many fit; 0: as published */
+    int composite_attention; /* 1: pictures' rows attend to themselves alone; 0: as published */
+};
+
 struct config {
     struct description description; /* its texts belong to this struct */
+    struct config_changes changes;
     const struct family *family;
     const struct tower *tower;                /* NULL: text only */
     const struct projector_source *projector; /* NULL: text only */
@@ -17,13 +28,6 @@ struct config {
     int64_t tower_layers;                     /* of the checkpoint's tower, used or not */
     json_t *json;                             /* config.json */
     char *name;
-};
-
-/* What the command line asks for in place of what config.json says. */
-struct config_changes {
-    double
-        rope_scale; /* positions are divided by it, and as many times as many fit; 0: as published */
-    int composite_attention; /* 1: pictures' rows attend to themselves alone; 0: as published */
 };
 
 /* Reads config.json of `config_folder`, and generation_config.json and preprocessor_config.json of `folder`, which may

@@ -60,6 +60,18 @@ static mvlm_status choose_tower(struct config *c, const json_t **given, mvlm_err
     return MVLM_OK;
 }
 
+/* The published towers differ in nothing but the size of their pictures, which the checkpoint's position embeddings
+ * tell: 14 x 14 of them are of 196 pixels, 27 x 27 of 378 to 391. */
+static void fit_picture_size(const struct config *c, struct description *d)
+{
+    const int64_t patches = c->changes.tower_positions - d->vision.class_token;
+    int64_t side = 0;
+    while (side * side < patches)
+        side++;
+    if (patches > 0 && side * side == patches && side != d->image.size / d->vision.patch_size)
+        d->image.size = side * d->vision.patch_size;
+}
+
 static mvlm_status read_tower(struct config *c, mvlm_error *error)
 {
     struct description *d = &c->description;
@@ -87,6 +99,8 @@ static mvlm_status read_tower(struct config *c, mvlm_error *error)
     d->vision.class_token = t->class_token;
     d->vision.pre_norm = t->pre_norm;
     d->vision.patch_bias = t->patch_bias;
+    if (!given)
+        fit_picture_size(c, d);
     return MVLM_OK;
 }
 

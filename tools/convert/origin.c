@@ -56,19 +56,36 @@ static mvlm_status read_checkpoint(const struct origin *origin, size_t index, si
                     (size_t)origin->specs[index].n_cols, out, error);
 }
 
+/* Rows of the tower's position embeddings; 0: there are none. */
+static int64_t tower_positions(const struct checkpoint *checkpoint)
+{
+    static const char name[] = "vision_model.embeddings.position_embedding.weight";
+    const size_t n = sizeof name - 1;
+    for (size_t i = 0; i < checkpoint_count(checkpoint); i++) {
+        const struct source_tensor *t = checkpoint_tensor(checkpoint, i);
+        const size_t length = strlen(t->name);
+        if (length >= n && strcmp(t->name + length - n, name) == 0 && t->n_dims == 2 &&
+            t->shape[0] <= 1 << 20)
+            return t->shape[0];
+    }
+    return 0;
+}
+
 mvlm_status origin_open_checkpoint(const char *folder, const char *lora,
                                    const struct config_changes *changes, struct origin *origin,
                                    mvlm_error *error)
 {
     /* as the published merging does, an adapter's own config.json counts where it has one */
     const bool own_config = lora && source_file_exists(lora, "config.json");
+    struct config_changes own = *changes;
     *origin = (struct origin){.read = read_checkpoint};
     TRY(checkpoint_open(folder, &origin->places.checkpoint, error));
+    own.tower_positions = tower_positions(origin->places.checkpoint);
     if (lora)
         TRY(lora_open(lora, &origin->places.lora, error));
     TRY(vocabulary_open(folder, &origin->tokenizer, error));
-    TRY(config_open(own_config ? lora : folder, folder, &origin->tokenizer, changes,
-                    &origin->config, error));
+    TRY(config_open(own_config ? lora : folder, folder, &origin->tokenizer, &own, &origin->config,
+                    error));
     TRY(list_specs(origin, error));
     for (size_t i = 0; i < origin->n; i++)
         TRY(names_find(&origin->places, &origin->config, &origin->specs[i], &origin->sources[i],

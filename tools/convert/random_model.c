@@ -18,7 +18,7 @@ static const struct shape {
     const char *name, *model_type, *tower, *aspect, *projector;
     int hidden, ffn, n_layers, n_heads, vocab, context;
     double norm_eps, partial_rotary_factor, rope_theta;
-    int image_size; /* 0: the tower's own */
+    int tower_positions; /* 0: the tower's own */
 } shapes[] = {
     {"v1-1.7b", MOBILEVLM, "ldpnet", 2048, 5632, 24, 16, 32000, 2048, 1e-6, 1.0, 1e4, 0},
     {"v2-1.7b", MOBILEVLM, "ldpnetv2", 2048, 5632, 24, 16, 32000, 2048, 1e-6, 1.0, 1e4, 0},
@@ -47,19 +47,11 @@ static const struct shape *find_shape(const char *name, mvlm_error *error)
     return NULL;
 }
 
-/* The tower of the published variants for other pictures, whose last layer has been cut off. */
-static json_t *siglip_of(int image_size)
-{
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i}", "image_size", image_size, "patch_size", 14,
-                     "hidden_size", 1152, "intermediate_size", 4304, "num_hidden_layers", 26,
-                     "num_attention_heads", 16);
-}
-
 /* What a published config.json says, as far as it is read. */
 static json_t *config_of(const struct shape *shape)
 {
     const int tower_width = strstr(shape->tower, "siglip") ? 1152 : 1024;
-    json_t *config = json_pack(
+    return json_pack(
         "{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:i, s:s, s:s, s:s, s:i, s:s, "
         "s:i}",
         "model_type", shape->model_type, "vocab_size", shape->vocab, "hidden_size", shape->hidden,
@@ -70,12 +62,6 @@ static json_t *config_of(const struct shape *shape)
         "image_aspect_ratio", shape->aspect, "mm_projector_type", shape->projector,
         "mm_vision_tower", shape->tower, "mm_hidden_size", tower_width, "mm_vision_select_feature",
         "patch", "mm_vision_select_layer", -2);
-    if (config && shape->image_size &&
-        json_object_set_new(config, "vision_config", siglip_of(shape->image_size)) != 0) {
-        json_decref(config);
-        return NULL;
-    }
-    return config;
 }
 
 /* ---- Vocabulary ------------------------------------------------------------------------- */
@@ -134,14 +120,16 @@ mvlm_status random_model_open(const char *name, struct vocabulary *tokenizer,
                               mvlm_error *error)
 {
     char full_name[64];
+    struct config_changes own = *changes;
     const struct shape *shape = find_shape(name, error);
     memset(tokenizer, 0, sizeof *tokenizer);
     memset(config, 0, sizeof *config);
     if (!shape)
         return MVLM_USAGE;
     TRY(make_vocabulary(tokenizer, error));
+    own.tower_positions = shape->tower_positions;
     snprintf(full_name, sizeof full_name, "random-%s", shape->name);
-    return config_open_json(config_of(shape), full_name, tokenizer, changes, config, error);
+    return config_open_json(config_of(shape), full_name, tokenizer, &own, config, error);
 }
 
 /* ---- Weights ---------------------------------------------------------------------------- */
