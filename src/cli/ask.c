@@ -202,11 +202,12 @@ void ask_print_details(const struct ask *ask)
             (double)peak_memory() / 1e6);
     fprintf(stderr, "load %.1f ms, picture %.1f + %.1f ms, encode %.1f ms, project %.1f ms\n",
             ask->load_ms, c.decode_picture_ms, c.preprocess_ms, c.encode_ms, c.project_ms);
+    const size_t n_rows = c.prompt_tokens + c.image_tokens;
     fprintf(
         stderr,
-        "prefill %.1f ms (%zu rows, %.1f tokens/s), generate %.1f ms (%zu tokens, %.2f tokens/s), "
-        "%.1f %% of it all in matrix products\n",
-        c.prefill_ms, c.prompt_tokens + c.image_tokens,
-        rate(c.prompt_tokens + c.image_tokens, c.prefill_ms), c.generate_ms, c.generated_tokens,
-        rate(c.generated_tokens, c.generate_ms), total > 0 ? 100 * c.linear_ms / total : 0);
+        "prefill %.1f ms (%zu rows, %zu of them kept from before, %.1f tokens/s), generate %.1f "
+        "ms (%zu tokens, %.2f tokens/s), %.1f %% of it all in matrix products\n",
+        c.prefill_ms, n_rows, c.reused_rows, rate(n_rows - c.reused_rows, c.prefill_ms),
+        c.generate_ms, c.generated_tokens, rate(c.generated_tokens, c.generate_ms),
+        total > 0 ? 100 * c.linear_ms / total : 0);
 }
