@@ -249,16 +249,22 @@ static bool same_sizes(const struct session_sizes *a, const struct session_sizes
 {
     return a->n_ctx == b->n_ctx && a->n_rows == b->n_rows && a->n_pictures == b->n_pictures &&
            a->max_tokens == b->max_tokens && a->n_sequences == b->n_sequences &&
-           a->n_threads == b->n_threads && a->kv_type == b->kv_type;
+           a->n_threads == b->n_threads && a->kv_type == b->kv_type &&
+           a->keep_picture_kv == b->keep_picture_kv;
 }
 
 mvlm_status session_prepare(struct mvlm_session *session, const struct session_sizes *sizes,
                             mvlm_error *error)
 {
-    const struct session_sizes memory =
+    struct session_sizes memory =
         memory_sizes(session->model, &session->options, sizes, session->sizes.n_pictures);
     mvlm_memory plan;
-    const size_t needed = measure(session->model, &memory, &plan);
+    size_t needed = measure(session->model, &memory, &plan);
+    if (memory.keep_picture_kv && session->options.max_rss &&
+        plan.total > session->options.max_rss) { /* it only saves time */
+        memory.keep_picture_kv = false;
+        needed = measure(session->model, &memory, &plan);
+    }
     if (session->options.max_rss && plan.total > session->options.max_rss)
         return fail(error, MVLM_NO_MEMORY,
                     "this needs %llu bytes (weights %llu, key/value cache %llu, scratch %llu), the "

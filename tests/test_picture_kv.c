@@ -161,14 +161,51 @@ static void it_is_planned(void **state)
     mvlm_model_close(model);
 }
 
+/* Where it does not fit the budget the question is answered without. */
+static void a_budget_goes_before_it(void **state)
+{
+    static struct asked asked;
+    mvlm_memory without;
+    mvlm_error error = {0};
+    struct conversation c;
+    mvlm_session *session;
+    (void)state;
+    mvlm_model *model = conversation_model(test_folder, "composite", "q8", NULL);
+    char *folder = path_of(test_folder, "budget", NULL);
+    mvlm_session_options options = {.n_threads = 1};
+    const mvlm_turn turn = {.question = "<image>\nWhat is this?"};
+    conversation_open(&c, "composite");
+    mvlm_question question = c.question;
+    question.turns = &turn;
+    question.n_pictures = 1;
+    question.max_tokens = 4;
+    size_t n_rows;
+    assert_int_equal(mvlm_question_rows(model, &question, &n_rows, &error), MVLM_OK);
+    assert_int_equal(mvlm_session_plan(model, &options, n_rows, 1, 4, &without, &error), MVLM_OK);
+    options.max_rss = without.total;
+    options.cache_folder = folder;
+    for (size_t i = 0; i < 2; i++) {
+        memset(&asked, 0, sizeof asked);
+        assert_int_equal(mvlm_session_open(model, &options, &session, &error), MVLM_OK);
+        if (mvlm_ask(session, &question, reply_add, &asked.reply, &error) != MVLM_OK)
+            fail_msg("%s", error.message);
+        mvlm_session_counters(session, &asked.counters);
+        assert_int_equal(asked.counters.reused_rows, 0);
+        assert_int_equal(asked.counters.cached_pictures, i);
+        mvlm_session_close(session);
+    }
+    conversation_close(&c);
+    mvlm_model_close(model);
+    free(folder);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_test_folder, close_test_folder)
     const struct CMUnitTest tests[] = {
-        TEST(keeps_keys_and_values),
-        TEST(damaged_entries_are_none),
-        TEST(full_attention_keeps_rows_only),
-        TEST(it_is_planned),
+        TEST(keeps_keys_and_values),          TEST(damaged_entries_are_none),
+        TEST(full_attention_keeps_rows_only), TEST(it_is_planned),
+        TEST(a_budget_goes_before_it),
     };
     return cmocka_run_group_tests_name("picture_kv", tests, NULL, NULL);
 }
