@@ -122,7 +122,7 @@ static mvlm_status read_choice(struct chooser *c, const struct id_list *ids, mvl
         c->choices[i].n_common = common_ids(ids, &c->choices[i].ids);
     held_cut(&c->sequence->held, c->n_prompt + common);
     c->read = ids;
-    return read_ids(c->session, c->sequence, ids->ids + common, ids->n - common,
+    return read_ids(c->session, c->sequence, ids->ids + common, ids->n - common, false,
                     c->sequence->n_rows + ids->n, score_rows, c, error);
 }
 

@@ -160,9 +160,8 @@ static size_t next_kept(const struct mvlm_session *s, const struct sequence *q,
     return r->each ? n_ids : at;
 }
 
-static mvlm_status read_all(struct mvlm_session *s, struct sequence *q, const int32_t *ids,
-                            size_t n_ids, bool alone, size_t n_total, logits_fn each, void *user,
-                            mvlm_error *error)
+mvlm_status read_ids(struct mvlm_session *s, struct sequence *q, const int32_t *ids, size_t n_ids,
+                     bool alone, size_t n_total, logits_fn each, void *user, mvlm_error *error)
 {
     size_t picture = held_pictures(&q->held);
     struct reading r = {.reader = {.sequence = q, .ids = ids, .picture = picture, .alone = alone},
@@ -193,19 +192,6 @@ static mvlm_status read_all(struct mvlm_session *s, struct sequence *q, const in
     return MVLM_OK;
 }
 
-mvlm_status read_ids(struct mvlm_session *s, struct sequence *q, const int32_t *ids, size_t n_ids,
-                     size_t n_total, logits_fn each, void *user, mvlm_error *error)
-{
-    return read_all(s, q, ids, n_ids, false, n_total, each, user, error);
-}
-
-mvlm_status read_ids_alone(struct mvlm_session *s, struct sequence *q, const int32_t *ids,
-                           size_t n_ids, size_t n_total, logits_fn each, void *user,
-                           mvlm_error *error)
-{
-    return read_all(s, q, ids, n_ids, true, n_total, each, user, error);
-}
-
 mvlm_status read_prompt(struct mvlm_session *s, struct sequence *q, logits_fn each, void *user,
                         mvlm_error *error)
 {
@@ -220,7 +206,7 @@ mvlm_status read_prompt(struct mvlm_session *s, struct sequence *q, logits_fn ea
     }
     held_cut(&q->held, n);
     q->counters.reused_rows = q->held.n_rows;
-    return read_ids(s, q, q->prompt.ids + n, q->prompt.n - n, q->n_rows, each, user, error);
+    return read_ids(s, q, q->prompt.ids + n, q->prompt.n - n, false, q->n_rows, each, user, error);
 }
 
 mvlm_status read_pending(struct mvlm_session *s, struct sequence *sequences, size_t n,

@@ -12,14 +12,9 @@ typedef mvlm_status (*logits_fn)(struct mvlm_session *s, size_t first, size_t n_
 /* Reads ids (MVLM_IMAGE_ID: the next of the sequence's pictures that the cache does not hold) behind
  * what the cache holds, and holds them then. With `each`, the logits of every row are handed to it; in
  * any case the last row's are left in q->logits. `n_total` positions are in the cache when this is
- * done. MVLM_CANCELLED and MVLM_NO_MEMORY: the cache holds what it held. */
+ * done. With `alone` the ids' rows attend each to itself alone. MVLM_CANCELLED and MVLM_NO_MEMORY: the cache holds what it held. */
 mvlm_status read_ids(struct mvlm_session *s, struct sequence *q, const int32_t *ids, size_t n_ids,
-                     size_t n_total, logits_fn each, void *user, mvlm_error *error);
-
-/* The same with ids whose rows attend each to itself alone. */
-mvlm_status read_ids_alone(struct mvlm_session *s, struct sequence *q, const int32_t *ids,
-                           size_t n_ids, size_t n_total, logits_fn each, void *user,
-                           mvlm_error *error);
+                     bool alone, size_t n_total, logits_fn each, void *user, mvlm_error *error);
 
 /* Reads the sequence's prompt: of a cache that is kept, what it does not hold already; with `each`
  * all of it. */

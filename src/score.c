@@ -45,7 +45,7 @@ static mvlm_status read_rows(struct mvlm_session *s, struct sequence *q, size_t 
                                   .n_ctx = s->sizes.n_ctx,
                                   .n_threads = s->sizes.n_threads,
                                   .memory = s->plan};
-    TRY((alone ? read_ids_alone : read_ids)(s, q, ids, n_ids, position + n_ids, NULL, NULL, error));
+    TRY(read_ids(s, q, ids, n_ids, alone, position + n_ids, NULL, NULL, error));
     q->counters.prefill_ms = 1e3 * (seconds_now() - start);
     return MVLM_OK;
 }
@@ -96,7 +96,7 @@ static mvlm_status score(struct mvlm_session *s, struct sequence *q, struct scor
     TRY(session_sizes_of(s->model, &s->options, job->n_ids, 0, 1, &sizes, error));
     TRY(session_prepare(s, &sizes, error));
     held_cut(&q->held, 0);
-    return read_ids(s, q, job->ids, job->n_ids, job->n_ids, score_rows, job, error);
+    return read_ids(s, q, job->ids, job->n_ids, false, job->n_ids, score_rows, job, error);
 }
 
 mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, float *losses,

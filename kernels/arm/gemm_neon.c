@@ -87,19 +87,7 @@ static void chunk(const struct rows *rows, size_t n_rows, const uint8_t *lines, 
     }
 }
 
-void KERNEL(gemm_q8)(int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows,
-                     const uint8_t *lines, size_t n_k, const uint8_t *next, size_t n_next)
-{
-    struct fetch fetch = {next, n_next};
-    gemm_chunks(chunk, y, y_stride, x, n_rows, lines, n_k, true, FEW, &fetch);
-}
-
 /* ---- q4 --------------------------------------------------------------------------------- */
-
-void KERNEL(prepare_q4)(uint8_t *panel, const void *tile, size_t n_k)
-{
-    signed_lines_of_q4(panel, tile, n_k);
-}
 
 /* Eight columns of a line, four inputs each: their sums [column][input] of sixteen bits. A group's eight products of at
  * most 15 x 127 fit. */
@@ -159,13 +147,4 @@ static void gemv_q4(int32_t *y, const int8_t *x, const int32_t *group_sum, const
         vst1q_s32(y + 4 * i, sums[i]);
 }
 
-void KERNEL(gemm_q4)(int32_t *y, size_t y_stride, const struct q8_rows *x, size_t n_rows,
-                     const void *tile, const uint8_t *panel, size_t n_k, const uint8_t *next,
-                     size_t n_next)
-{
-    struct fetch fetch = {next, n_next};
-    if (panel)
-        gemm_chunks(chunk, y, y_stride, x, n_rows, panel, n_k, false, FEW, &fetch);
-    else
-        row_by_row(gemv_q4, y, y_stride, x, n_rows, tile, n_k);
-}
+#include "products.h"

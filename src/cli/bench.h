@@ -92,6 +92,9 @@ void test_reset(const struct bench *bench, struct test *test);
 /* Reads the sensors and prints the results. */
 mvlm_status test_print(struct bench *bench, struct test *test, double elapsed_s, mvlm_error *error);
 
+/* Of n > 0 values, which are put in order. */
+double median_of(double *values, size_t n);
+
 enum bench_output { BENCH_MD, BENCH_JSON, BENCH_JSONL, BENCH_CSV };
 mvlm_status print_start(const struct bench *bench, mvlm_error *error);
 mvlm_status print_result(struct bench *bench, const struct result *result, mvlm_error *error);

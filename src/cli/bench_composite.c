@@ -25,12 +25,6 @@ static mvlm_status run_both(struct bench *bench, const struct test *test, double
     return status;
 }
 
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* How many times as fast: the repetitions' median. */
 static double speed_up(const struct test *test)
 {
@@ -42,8 +36,7 @@ static double speed_up(const struct test *test)
     }
     for (size_t i = 0; i < full->n; i++)
         ratios[i] = full->ns[i] / composite->ns[i];
-    qsort(ratios, full->n, sizeof *ratios, compare);
-    const double median = (ratios[(full->n - 1) / 2] + ratios[full->n / 2]) / 2;
+    const double median = median_of(ratios, full->n);
     free(ratios);
     return median;
 }

@@ -18,12 +18,16 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+double median_of(double *values, size_t n)
+{
+    qsort(values, n, sizeof *values, ascending);
+    return (values[(n - 1) / 2] + values[n / 2]) / 2;
+}
+
 /* Of n > 0 values, which are put in order. */
 static struct summary summarize(double *values, size_t n)
 {
-    struct summary s = {0};
-    qsort(values, n, sizeof *values, ascending);
-    s.median = (values[(n - 1) / 2] + values[n / 2]) / 2;
+    struct summary s = {.median = median_of(values, n)};
     for (size_t i = 0; i < n; i++)
         s.mean += values[i] / (double)n;
     for (size_t i = 0; i < n; i++)
@@ -51,10 +55,10 @@ static mvlm_status report_on(const struct result *r, struct report *report, mvlm
     report->rate = summarize(values, r->n);
     for (size_t i = 0; i < r->n; i++)
         values[i] = r->limit_ns[i];
-    report->limit = r->limited ? summarize(values, r->n).median : NAN;
+    report->limit = r->limited ? median_of(values, r->n) : NAN;
     for (size_t i = 0; i < r->n; i++)
         values[i] = r->limit_ns[i] / r->ns[i];
-    report->share = r->limited ? summarize(values, r->n).median : NAN;
+    report->share = r->limited ? median_of(values, r->n) : NAN;
     free(values);
     return MVLM_OK;
 }

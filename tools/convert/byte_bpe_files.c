@@ -10,6 +10,10 @@
 
 enum { MOST_MERGES = 1 << 24, MOST_PIECES = 4194304, MOST_FILE = 64 * 1024 * 1024 };
 
+/* Before other files have said what they know. */
+static const struct tokenizer_settings no_settings = {
+    .kind = TOKENIZER_BYTE_BPE, .unk_id = -1, .bos_id = -1, .eos_id = -1, .pad_id = -1};
+
 /* ---- Pieces ----------------------------------------------------------------------------- */
 
 static mvlm_status add_piece(const char *file, const char *text, const json_t *id,
@@ -168,8 +172,7 @@ mvlm_status byte_bpe_read(const char *folder, struct vocabulary *v, mvlm_error *
 {
     static const char file[] = "vocab.json";
     json_t *texts;
-    v->settings = (struct tokenizer_settings){
-        .kind = TOKENIZER_BYTE_BPE, .unk_id = -1, .bos_id = -1, .eos_id = -1, .pad_id = -1};
+    v->settings = no_settings;
     TRY(json_file_load(folder, file, false, &texts, error));
     mvlm_status status = read_pieces(file, texts, v, error);
     if (status == MVLM_OK)
@@ -307,8 +310,7 @@ static mvlm_status read_json_steps(const json_t *json, struct tokenizer_settings
 mvlm_status byte_bpe_read_json(const char *folder, struct vocabulary *v, json_t **json,
                                mvlm_error *error)
 {
-    v->settings = (struct tokenizer_settings){
-        .kind = TOKENIZER_BYTE_BPE, .unk_id = -1, .bos_id = -1, .eos_id = -1, .pad_id = -1};
+    v->settings = no_settings;
     TRY(json_file_load(folder, json_name, false, json, error));
     const json_t *model = json_object_get(*json, "model");
     json_t *texts = json_object_get(model, "vocab");

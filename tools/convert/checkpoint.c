@@ -13,6 +13,7 @@
 #include "source_tensor.h"
 #include "status.h"
 #include "tensor_read.h"
+#include "text.h"
 #include "torch_bin.h"
 
 enum { MAX_INDEX = 100000000 };
@@ -268,8 +269,7 @@ mvlm_status checkpoint_open(const char *folder, struct checkpoint **out, mvlm_er
 mvlm_status checkpoint_open_file(const char *folder, const char *name, struct checkpoint **out,
                                  mvlm_error *error)
 {
-    const size_t n = strlen(name);
-    const bool zip = n > 4 && strcmp(name + n - 4, ".bin") == 0;
+    const bool zip = ends_with(name, ".bin");
     const struct choice choice = {name, false, zip ? torch_bin_read : safetensors_read};
     *out = NULL;
     return open_choice(folder, &choice, out, error);

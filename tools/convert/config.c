@@ -226,9 +226,8 @@ static mvlm_status read_decoder(struct config *c, mvlm_error *error)
     TRY(json_number_field(file, json, family->eps_key, family->norm_eps, &d->decoder.norm_eps,
                           error));
     TRY(read_rope(c, d, error));
-    TRY(json_text_field(file, json, family->activation_key, family->activation, &activation,
-                        error));
-    TRY(config_activation(family->activation_key, activation, &d->decoder.activation, error));
+    TRY(json_text_field(file, json, "hidden_act", family->activation, &activation, error));
+    TRY(config_activation("hidden_act", activation, &d->decoder.activation, error));
     TRY(json_bool_field(file, json, "tie_word_embeddings", false, &tied, error));
     d->decoder.tied_head = tied;
     return MVLM_OK;

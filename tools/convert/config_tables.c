@@ -11,7 +11,6 @@ static const struct family families[] = {
      .norm = NORM_RMS,
      .eps_key = "rms_norm_eps",
      .norm_eps = 1e-6,
-     .activation_key = "hidden_act",
      .activation = "silu",
      .partial_rotary_factor = 1.0,
      .conv_mode = "v1"},
@@ -25,7 +24,6 @@ static const struct family families[] = {
      .head_bias = true,
      .eps_key = "layer_norm_eps",
      .norm_eps = 1e-5,
-     .activation_key = "hidden_act",
      .activation = "gelu_new",
      .partial_rotary_factor = 0.5,
      .conv_mode = "phi2"},
@@ -34,7 +32,6 @@ static const struct family families[] = {
      .qkv_bias = true,
      .eps_key = "rms_norm_eps",
      .norm_eps = 1e-6,
-     .activation_key = "hidden_act",
      .activation = "silu",
      .partial_rotary_factor = 1.0,
      .conv_mode = "qwen2"},
@@ -42,7 +39,6 @@ static const struct family families[] = {
      .norm = NORM_RMS,
      .eps_key = "rms_norm_eps",
      .norm_eps = 1e-5,
-     .activation_key = "hidden_act",
      .activation = "silu",
      .partial_rotary_factor = 1.0,
      .conv_mode = "phi3"},
@@ -148,9 +144,14 @@ int64_t find_activation(const char *name)
     "A chat between a curious user and an artificial intelligence assistant. "                     \
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 
+#define VICUNA_TURNS                                                                               \
+    {                                                                                              \
+        1, "", VICUNA, " ", "USER: ", " ASSISTANT:", " ", "</s>"                                   \
+    }
+
 static const struct prompt_template templates[] = {
-    {"v1", {1, "", VICUNA, " ", "USER: ", " ASSISTANT:", " ", "</s>"}, "</s>"},
-    {"phi2", {1, "", VICUNA, " ", "USER: ", " ASSISTANT:", " ", "</s>"}, "</s>"},
+    {"v1", VICUNA_TURNS, "</s>"},
+    {"phi2", VICUNA_TURNS, "</s>"},
     {"qwen2",
      {1, "<|im_start|>system\n", VICUNA, "<|im_end|>", "\n<|im_start|>user\n",
       "<|im_end|>\n<|im_start|>assistant\n", "", "<|im_end|>"},

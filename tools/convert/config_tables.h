@@ -13,7 +13,7 @@ struct family {
     bool parallel_block, plain_ffn, qkv_bias, out_bias, ffn_bias, head_bias;
     const char *eps_key;
     double norm_eps; /* where the file is silent */
-    const char *activation_key, *activation;
+    const char *activation;
     double partial_rotary_factor;
     const char *conv_mode; /* of a model that takes pictures */
 };

@@ -8,6 +8,7 @@
 #include "json_file.h"
 #include "source_file.h"
 #include "status.h"
+#include "text.h"
 
 struct lora {
     struct checkpoint *adapter, *other; /* `other` may be NULL */
@@ -170,12 +171,10 @@ mvlm_status lora_find(struct lora *lora, const struct source_tensor *tensor, str
 {
     static const char weight[] = ".weight";
     char name[512];
-    const size_t n = strlen(tensor->name), n_end = sizeof weight - 1;
     *pair = (struct lora_pair){NULL, NULL};
-    if (!lora || is_of_tower(tensor->name) || n < n_end ||
-        strcmp(tensor->name + n - n_end, weight) != 0)
+    if (!lora || is_of_tower(tensor->name) || !ends_with(tensor->name, weight))
         return MVLM_OK;
-    const int length = (int)(n - n_end);
+    const int length = (int)(strlen(tensor->name) - strlen(weight));
     snprintf(name, sizeof name, LORA_PREFIX "%.*s.lora_A.weight", length, tensor->name);
     pair->a = checkpoint_find(lora->adapter, name);
     snprintf(name, sizeof name, LORA_PREFIX "%.*s.lora_B.weight", length, tensor->name);

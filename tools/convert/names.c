@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "status.h"
+#include "text.h"
 
 #define TOWER_NAME "vision_tower.vision_tower.vision_model."
 #define TOWER      "model." TOWER_NAME
@@ -215,12 +216,6 @@ mvlm_status names_find(const struct places *places, const struct config *config,
         return fail(error, MVLM_BAD_MODEL, "%s: tensor %s is %s, expected f32, f16 or bf16",
                     checkpoint_file(checkpoint, t), t->name, dtype_name(t->dtype));
     return lora_find(places->lora, t, &source->lora, error);
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
 }
 
 /* What stands behind `prefix` in the name; NULL: it does not begin so. */

@@ -7,6 +7,7 @@
 #include "random_model.h"
 #include "source_file.h"
 #include "status.h"
+#include "text.h"
 
 static mvlm_status list_specs(struct origin *origin, mvlm_error *error)
 {
@@ -59,13 +60,10 @@ static mvlm_status read_checkpoint(const struct origin *origin, size_t index, si
 /* Rows of the tower's position embeddings; 0: there are none. */
 static int64_t tower_positions(const struct checkpoint *checkpoint)
 {
-    static const char name[] = "vision_model.embeddings.position_embedding.weight";
-    const size_t n = sizeof name - 1;
     for (size_t i = 0; i < checkpoint_count(checkpoint); i++) {
         const struct source_tensor *t = checkpoint_tensor(checkpoint, i);
-        const size_t length = strlen(t->name);
-        if (length >= n && strcmp(t->name + length - n, name) == 0 && t->n_dims == 2 &&
-            t->shape[0] <= 1 << 20)
+        if (ends_with(t->name, "vision_model.embeddings.position_embedding.weight") &&
+            t->n_dims == 2 && t->shape[0] <= 1 << 20)
             return t->shape[0];
     }
     return 0;

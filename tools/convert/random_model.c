@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "status.h"
+#include "text.h"
 
 /* ---- Shapes ----------------------------------------------------------------------------- */
 
@@ -153,12 +154,6 @@ static float normal(uint64_t key, uint64_t counter)
     const int sum = (int)(bits & 0xffff) + (int)(bits >> 16 & 0xffff) + (int)(bits >> 32 & 0xffff) +
                     (int)(bits >> 48);
     return (float)(sum - mean) / deviation;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
 }
 
 static float deviation_of(const struct tensor_spec *spec)

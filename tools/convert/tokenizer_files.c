@@ -7,6 +7,7 @@
 
 #include "status.h"
 #include "json_file.h"
+#include "text.h"
 #include "tokenizer.h"
 
 static const char config_name[] = "tokenizer_config.json", map_name[] = "special_tokens_map.json",
@@ -21,49 +22,32 @@ static const char *const roles[N_ROLES] = {"unk_token", "bos_token", "eos_token"
 
 /* What the published tokenizers' classes do where tokenizer_config.json is silent. */
 static const struct tokenizer_class {
-    const char *name;
+    const char *names[2];
     enum tokenizer_kind kind;
     enum pre_tokenizer pre_tokenizer;
     bool nfc, add_bos, space_around_added, clean_up_spaces;
     const char *special[N_ROLES];
 } classes[] = {
-    {"LlamaTokenizer",
-     TOKENIZER_SENTENCEPIECE_BPE,
-     PRE_TOKENIZER_NONE,
-     false,
-     true,
-     true,
-     false,
-     {"<unk>", "<s>", "</s>", NULL}},
-    {"CodeGenTokenizer",
-     TOKENIZER_BYTE_BPE,
-     PRE_TOKENIZER_GPT2,
-     false,
-     false,
-     true,
-     true,
-     {"<|endoftext|>", "<|endoftext|>", "<|endoftext|>", NULL}},
-    {"GPT2Tokenizer",
-     TOKENIZER_BYTE_BPE,
-     PRE_TOKENIZER_GPT2,
-     false,
-     false,
-     true,
-     true,
-     {"<|endoftext|>", "<|endoftext|>", "<|endoftext|>", NULL}},
-    {"Qwen2Tokenizer",
-     TOKENIZER_BYTE_BPE,
-     PRE_TOKENIZER_QWEN2,
-     true,
-     false,
-     false,
-     false,
-     {"<|endoftext|>", NULL, "<|endoftext|>", "<|endoftext|>"}},
+    {.names = {"LlamaTokenizer"},
+     .kind = TOKENIZER_SENTENCEPIECE_BPE,
+     .add_bos = true,
+     .space_around_added = true,
+     .special = {"<unk>", "<s>", "</s>", NULL}},
+    {.names = {"CodeGenTokenizer", "GPT2Tokenizer"},
+     .kind = TOKENIZER_BYTE_BPE,
+     .pre_tokenizer = PRE_TOKENIZER_GPT2,
+     .space_around_added = true,
+     .clean_up_spaces = true,
+     .special = {"<|endoftext|>", "<|endoftext|>", "<|endoftext|>", NULL}},
+    {.names = {"Qwen2Tokenizer"},
+     .kind = TOKENIZER_BYTE_BPE,
+     .pre_tokenizer = PRE_TOKENIZER_QWEN2,
+     .nfc = true,
+     .special = {"<|endoftext|>", NULL, "<|endoftext|>", "<|endoftext|>"}},
 };
 /* tokenizer.json says itself what it does to a text. */
-static const struct tokenizer_class fast_class = {
-    "PreTrainedTokenizerFast", TOKENIZER_BYTE_BPE, PRE_TOKENIZER_NONE, false, false, false, true,
-    {NULL, NULL, NULL, NULL}};
+static const struct tokenizer_class fast_class = {.kind = TOKENIZER_BYTE_BPE,
+                                                  .clean_up_spaces = true};
 
 enum { MOST_ADDED = 4096 };
 
@@ -79,16 +63,17 @@ static mvlm_status find_class(struct files *f, mvlm_error *error)
     const char *name;
     TRY(json_text_field(config_name, f->config, "tokenizer_class", "", &name, error));
     size_t n = strlen(name);
-    if (n > 4 && strcmp(name + n - 4, "Fast") == 0)
+    if (ends_with(name, "Fast"))
         n -= 4;
     if (f->v->settings.kind == TOKENIZER_SENTENCEPIECE_BPE)
         f->class = &classes[0]; /* tokenizer.model says the rest */
     else if (f->tokenizer)
         f->class = &fast_class;
     for (size_t i = 0; !f->class && i < sizeof classes / sizeof *classes; i++)
-        if (strncmp(classes[i].name, name, n) == 0 && classes[i].name[n] == 0 &&
-            classes[i].kind == TOKENIZER_BYTE_BPE)
-            f->class = &classes[i];
+        for (size_t k = 0; k < 2 && classes[i].names[k]; k++)
+            if (strncmp(classes[i].names[k], name, n) == 0 && classes[i].names[k][n] == 0 &&
+                classes[i].kind == TOKENIZER_BYTE_BPE)
+                f->class = &classes[i];
     if (!f->class)
         return fail(
             error, MVLM_BAD_MODEL,
