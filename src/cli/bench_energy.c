@@ -1,5 +1,4 @@
 /* What energy a machine takes, where it says so. */
-#include <glob.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,44 +9,54 @@
 #include "process.h"
 
 /* The sum of the values of all folders that have one; NAN where none has. */
+struct sum {
+    double (*value)(const char *folder);
+    double sum;
+};
+
+static void add_folder(void *user, const char *folder)
+{
+    struct sum *sum = user;
+    const double one = sum->value(folder);
+    if (!isnan(one))
+        sum->sum = (isnan(sum->sum) ? 0 : sum->sum) + one;
+}
+
 static double sum_of(const char *root, const char *folders, double (*value)(const char *folder))
 {
-    double sum = NAN;
-    char pattern[256];
-    glob_t found;
-    snprintf(pattern, sizeof pattern, "%s%s", root, folders);
-    if (glob(pattern, 0, NULL, &found) != 0)
-        return NAN;
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        const double one = value(found.gl_pathv[i]);
-        if (!isnan(one))
-            sum = (isnan(sum) ? 0 : sum) + one;
-    }
-    globfree(&found);
-    return sum;
+    struct sum sum = {value, NAN};
+    each_path(root, folders, add_folder, &sum);
+    return sum.sum;
 }
 
 /* ---- RAPL ------------------------------------------------------------------------------- */
+
+struct packages {
+    double *joules, *ranges; /* [MOST_PACKAGES] */
+    size_t n;
+};
+
+static void read_package(void *user, const char *folder)
+{
+    struct packages *p = user;
+    char name[64];
+    read_line(name, sizeof name, "%s/name", folder);
+    if (p->n == MOST_PACKAGES || strncmp(name, "package", 7) != 0)
+        return;
+    p->joules[p->n] =
+        1e-6 * read_value("%s/energy_uj", folder); /* root's to read on most systems */
+    p->ranges[p->n] = 1e-6 * read_value("%s/max_energy_range_uj", folder);
+    if (!isnan(p->joules[p->n]))
+        p->n++;
+}
 
 /* What the packages have counted, each in its place; returns how many there are. Their cores are counted in them. */
 static size_t read_packages(const char *root, double joules[MOST_PACKAGES],
                             double ranges[MOST_PACKAGES])
 {
-    char pattern[256], name[64];
-    glob_t found;
-    size_t n = 0;
-    snprintf(pattern, sizeof pattern, "%s/sys/class/powercap/intel-rapl:*", root);
-    if (glob(pattern, 0, NULL, &found) != 0)
-        return 0;
-    for (size_t i = 0; i < found.gl_pathc && n < MOST_PACKAGES; i++) {
-        const char *folder = found.gl_pathv[i];
-        read_line(name, sizeof name, "%s/name", folder);
-        joules[n] = 1e-6 * read_value("%s/energy_uj", folder); /* root's to read on most systems */
-        ranges[n] = 1e-6 * read_value("%s/max_energy_range_uj", folder);
-        n += strncmp(name, "package", 7) == 0 && !isnan(joules[n]);
-    }
-    globfree(&found);
-    return n;
+    struct packages packages = {joules, ranges, 0};
+    each_path(root, "/sys/class/powercap/intel-rapl:*", read_package, &packages);
+    return packages.n;
 }
 
 /* ---- A board's sensors ------------------------------------------------------------------ */

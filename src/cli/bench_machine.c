@@ -1,6 +1,5 @@
 /* What the machine tells of itself, from /proc and /sys. Nothing here is an error: what is not there
  * is not known. */
-#include <glob.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -45,30 +44,32 @@ static double celsius_of(double value)
     return celsius > 0 && celsius <= 150 ? celsius : NAN;
 }
 
+struct hottest {
+    double any, processor; /* degrees; NAN: none is known */
+};
+
+static void look_at_zone(void *user, const char *zone)
+{
+    static const char *const names[] = {"cpu", "CPU", "pkg", "soc", "core"};
+    struct hottest *hottest = user;
+    char type[64];
+    read_line(type, sizeof type, "%s/type", zone);
+    if (strcmp(type, "soc") == 0)
+        return;
+    const double celsius = celsius_of(read_value("%s/temp", zone));
+    hottest->any = fmax(hottest->any, celsius);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strstr(type, names[i]))
+            hottest->processor = fmax(hottest->processor, celsius);
+}
+
 /* Zones named for the processor, where there are any; boards name others for batteries and skin. The zone "soc" of
  * Snapdragons is a battery's state of charge. */
 double temperature(const char *root)
 {
-    static const char *const names[] = {"cpu", "CPU", "pkg", "soc", "core"};
-    double any = NAN, processor = NAN;
-    char pattern[256];
-    glob_t zones;
-    snprintf(pattern, sizeof pattern, "%s/sys/class/thermal/thermal_zone*", root);
-    if (glob(pattern, 0, NULL, &zones) != 0)
-        return NAN;
-    for (size_t i = 0; i < zones.gl_pathc; i++) {
-        char type[64];
-        read_line(type, sizeof type, "%s/type", zones.gl_pathv[i]);
-        if (strcmp(type, "soc") == 0)
-            continue;
-        const double celsius = celsius_of(read_value("%s/temp", zones.gl_pathv[i]));
-        any = fmax(any, celsius);
-        for (size_t j = 0; j < sizeof names / sizeof *names; j++)
-            if (strstr(type, names[j]))
-                processor = fmax(processor, celsius);
-    }
-    globfree(&zones);
-    return isnan(processor) ? any : processor;
+    struct hottest hottest = {NAN, NAN};
+    each_path(root, "/sys/class/thermal/thermal_zone*", look_at_zone, &hottest);
+    return isnan(hottest.processor) ? hottest.any : hottest.processor;
 }
 
 struct sensors sensors_read(const struct machine *machine)

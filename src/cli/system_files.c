@@ -1,5 +1,6 @@
 #include "system_files.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -60,4 +61,33 @@ bool read_key(const char *path, const char *key, char *value, size_t capacity)
     if (file)
         fclose(file);
     return found;
+}
+
+void each_path(const char *root, const char *pattern, void (*visit)(void *user, const char *path),
+               void *user)
+{
+    char path[512];
+    const char *star = strchr(pattern, '*');
+    if (!star) {
+        snprintf(path, sizeof path, "%s%s", root, pattern);
+        visit(user, path);
+        return;
+    }
+    const char *name = star;
+    while (name > pattern && name[-1] != '/')
+        name--;
+    snprintf(path, sizeof path, "%s%.*s", root, (int)(name - pattern), pattern);
+    struct dirent **entries;
+    const size_t folder_length = strlen(path), prefix_length = (size_t)(star - name);
+    const int n = scandir(path, &entries, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        const char *entry = entries[i]->d_name;
+        if (*entry != '.' && strncmp(entry, name, prefix_length) == 0) {
+            snprintf(path + folder_length, sizeof path - folder_length, "%s", entry);
+            each_path(path, star + 1, visit, user);
+        }
+        free(entries[i]);
+    }
+    if (n >= 0)
+        free(entries);
 }
