@@ -1,5 +1,6 @@
 #include "status.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -10,6 +11,9 @@ mvlm_status fail(mvlm_error *error, mvlm_status status, const char *format, ...)
         va_start(arguments, format);
         vsnprintf(error->message, sizeof error->message, format, arguments);
         va_end(arguments);
+        for (char *at = error->message; *at; at++) /* names out of files hold anything */
+            if (iscntrl((unsigned char)*at))
+                *at = '?';
         error->status = status;
     }
     return status;

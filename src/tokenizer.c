@@ -2,6 +2,7 @@
  * byte_bpe.c. */
 #include "tokenizer.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -53,12 +54,12 @@ static bool is_byte_piece(const struct tokenizer *t, const struct piece *piece, 
     }
     char digits[3] = {0};
     if (piece->type != PIECE_BYTE || piece->n_bytes != 6 || memcmp(piece->text, "<0x", 3) ||
-        piece->text[5] != '>')
+        piece->text[5] != '>' || !isxdigit((unsigned char)piece->text[3]) ||
+        !isxdigit((unsigned char)piece->text[4]))
         return false;
     memcpy(digits, piece->text + 3, 2);
-    char *end;
-    *byte = (unsigned)strtoul(digits, &end, 16);
-    return end == digits + 2;
+    *byte = (unsigned)strtoul(digits, NULL, 16);
+    return true;
 }
 
 /* Enters piece `id` into the tables. */

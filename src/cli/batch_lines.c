@@ -33,9 +33,8 @@ void item_fail(struct item *item, mvlm_status status, const char *format, ...)
         return;
     }
     va_start(arguments, format);
-    vsnprintf(item->error->message, sizeof item->error->message, format, arguments);
+    cli_vfail(item->error, status, format, arguments);
     va_end(arguments);
-    item->error->status = status;
 }
 
 void name_by_line(struct item *item)

@@ -74,7 +74,7 @@ static void put_digest(char *note, const char *digest)
 /* Are both known, and not the same? */
 static bool differ(const char *a, const char *b)
 {
-    return *a && *b && *a != '-' && *b != '-' && memcmp(a, b, DIGEST) != 0;
+    return *a && *b && *a != '-' && *b != '-' && strncmp(a, b, DIGEST) != 0;
 }
 
 static const char *text_in(const json_t *record, const char *key)

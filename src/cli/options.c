@@ -3,7 +3,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,9 +10,18 @@ mvlm_status cli_fail(mvlm_error *error, mvlm_status status, const char *format, 
 {
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(error->message, sizeof error->message, format, arguments);
+    cli_vfail(error, status, format, arguments);
     va_end(arguments);
-    return error->status = status;
+    return status;
+}
+
+void cli_vfail(mvlm_error *error, mvlm_status status, const char *format, va_list arguments)
+{
+    vsnprintf(error->message, sizeof error->message, format, arguments);
+    for (char *at = error->message; *at; at++) /* names hold anything */
+        if (iscntrl((unsigned char)*at))
+            *at = '?';
+    error->status = status;
 }
 
 void put_message(const char *text)

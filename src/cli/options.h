@@ -3,6 +3,7 @@
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -92,5 +93,7 @@ void report_error(const struct program *program, const mvlm_error *error);
 /* Writes a message into `error` and returns `status`. */
 __attribute__((format(printf, 3, 4))) mvlm_status cli_fail(mvlm_error *error, mvlm_status status,
                                                            const char *format, ...);
+__attribute__((format(printf, 3, 0))) void cli_vfail(mvlm_error *error, mvlm_status status,
+                                                     const char *format, va_list arguments);
 
 #endif
