@@ -157,7 +157,7 @@ mvlm_status ask_print_json(const struct ask *ask, mvlm_finish finish, mvlm_error
     json_t *record = answer_record(ask->model, ask->session, 0, ask->values, &asked, ask->load_ms,
                                    finish, ask->text.bytes, ask->text.n);
     if (record && ask->choices.n)
-        json_object_set_new(record, "choices", choices_json(&ask->choices));
+        json_put(&record, "choices", choices_json(&ask->choices));
     return put_json(record, error);
 }
 

@@ -16,12 +16,11 @@ static mvlm_status no_memory(mvlm_error *error)
 char *path_id(const char *path)
 {
     const size_t n = strlen(path);
-    json_t *text = json_stringn(path, n); /* NULL when it is no UTF-8 */
-    char *id;
-    json_decref(text);
-    if (text)
+    bool no_memory;
+    if (json_can_hold(path, n, &no_memory))
         return strdup(path);
-    if (!(id = malloc(2 * n + 7)))
+    char *id = no_memory ? NULL : malloc(2 * n + 7);
+    if (!id)
         return NULL;
     strcpy(id, "bytes:");
     for (size_t i = 0; i < n; i++)

@@ -103,9 +103,12 @@ static char *copy_text(const json_t *object, const char *key)
 void parse_line(const char *text, size_t n, size_t line, bool has_prompt, struct item *item)
 {
     json_error_t problem;
-    json_t *object = json_loadb(text, n, JSON_REJECT_DUPLICATES, &problem);
+    bool no_memory;
+    json_t *object = json_read(text, n, JSON_REJECT_DUPLICATES, &problem, &no_memory);
     *item = (struct item){.line = line};
-    if (!object)
+    if (no_memory)
+        item_fail(item, MVLM_NO_MEMORY, "out of memory for line %zu", line);
+    else if (!object)
         item_fail(item, MVLM_USAGE, "line %zu: %.200s", line, problem.text);
     else if (!json_is_object(object))
         item_fail(item, MVLM_USAGE, "line %zu: is no object", line);

@@ -161,14 +161,22 @@ static mvlm_status copy_record(const struct merge *m, const struct found *found,
     char *line = malloc(found->line.n_bytes);
     if (!line)
         return no_memory(error);
-    const ssize_t n = pread(m->files[found->file], line, found->line.n_bytes, found->line.offset);
-    const bool good = n == (ssize_t)found->line.n_bytes;
-    if (good)
-        fwrite(line, 1, found->line.n_bytes, out); /* a full disk shows when it is closed */
+    size_t n = 0;
+    for (ssize_t more = 1; n < found->line.n_bytes && more != 0; n += more > 0 ? (size_t)more : 0) {
+        more = pread(m->files[found->file], line + n, found->line.n_bytes - n,
+                     found->line.offset + (off_t)n);
+        if (more < 0 && errno != EINTR)
+            break;
+    }
+    mvlm_status status = MVLM_OK;
+    if (n < found->line.n_bytes)
+        status = cli_fail(error, MVLM_BAD_OUTPUT, "%s: changed while it was read",
+                          m->inputs->items[found->file]);
+    else if (fwrite(line, 1, n, out) != n)
+        status = cli_fail(error, MVLM_BAD_OUTPUT, "%s: cannot be written: %s", m->values->merge,
+                          strerror(errno));
     free(line);
-    return good ? MVLM_OK
-                : cli_fail(error, MVLM_BAD_OUTPUT, "%s: changed while it was read",
-                           m->inputs->items[found->file]);
+    return status;
 }
 
 static mvlm_status write_output(const struct merge *m, mvlm_error *error)

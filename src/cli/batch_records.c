@@ -44,9 +44,12 @@ mvlm_status read_records(const char *path, int file, record_fn each, void *user,
                                   "%s: line %zu is no record, and does not end", path, i);
             break;
         }
-        json_t *record =
-            json_loadb(line, (size_t)n, JSON_ALLOW_NUL, NULL); /* an answer may hold one */
-        if (!json_is_string(json_object_get(record, "id")))
+        bool no_memory;
+        json_t *record = /* an answer may hold a NUL */
+            json_read(line, (size_t)n, JSON_ALLOW_NUL, NULL, &no_memory);
+        if (no_memory)
+            status = cli_fail(error, MVLM_NO_MEMORY, "%s: out of memory for line %zu", path, i);
+        else if (!json_is_string(json_object_get(record, "id")))
             status = cli_fail(error, MVLM_BAD_OUTPUT, "%s: line %zu is no record", path, i);
         else
             status = each(user, record, &(struct record_line){i, *n_bytes, (size_t)n}, error);
@@ -222,7 +225,7 @@ static mvlm_status append(struct records *records, const char *line, size_t n, m
 
 mvlm_status records_put(struct records *records, json_t *record, mvlm_error *error)
 {
-    char *text = record ? json_dumps(record, JSON_REAL_PRECISION(9) | JSON_COMPACT) : NULL;
+    char *text = json_written(record, JSON_REAL_PRECISION(9) | JSON_COMPACT);
     json_decref(record);
     const size_t n = text ? strlen(text) : 0;
     char *line = text ? realloc(text, n + 2) : NULL;

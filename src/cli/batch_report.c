@@ -73,33 +73,28 @@ void tell_summary(struct batch *b)
 /* ---- Records ---------------------------------------------------------------------------- */
 
 /* id, path and image_digest, which every record has. */
-static bool add_identity(json_t *record, const struct work *work)
+static void add_identity(json_t **record, const struct work *work)
 {
     const struct item *item = &work->item;
     char *bytes = item->path ? path_id(item->path) : NULL;
-    bool good = record && json_object_set_new(record, "id", json_text(item->id)) == 0;
-    if (good && item->path)
-        good = json_object_set_new(record, "path", json_text(item->path)) == 0;
-    if (good && bytes && strcmp(bytes, item->path) != 0) /* a path that JSON cannot hold */
-        good =
-            json_object_set_new(record, "path_bytes", json_string(bytes + strlen("bytes:"))) == 0;
-    if (good && item->prompt) /* else the one of all */
-        good = json_object_set_new(record, "prompt", json_text(item->prompt)) == 0;
-    if (good && item->max_tokens)
-        good = json_object_set_new(record, "max_tokens", json_integer(item->max_tokens)) == 0;
-    if (good && *work->image_digest)
-        good = json_object_set_new(record, "image_digest", json_string(work->image_digest)) == 0;
+    json_put(record, "id", json_text(item->id));
+    if (item->path)
+        json_put(record, "path", json_text(item->path));
+    if (item->path && (!bytes || strcmp(bytes, item->path) != 0)) /* which JSON cannot hold */
+        json_put(record, "path_bytes", bytes ? json_string(bytes + strlen("bytes:")) : NULL);
+    if (item->prompt) /* else the one of all */
+        json_put(record, "prompt", json_text(item->prompt));
+    if (item->max_tokens)
+        json_put(record, "max_tokens", json_integer(item->max_tokens));
+    if (*work->image_digest)
+        json_put(record, "image_digest", json_string(work->image_digest));
     free(bytes);
-    return good;
 }
 
 static mvlm_status put_record(struct batch *b, json_t *record, const struct work *work,
                               mvlm_error *error)
 {
-    if (!add_identity(record, work)) {
-        json_decref(record);
-        return cli_fail(error, MVLM_NO_MEMORY, "out of memory for a record");
-    }
+    add_identity(&record, work);
     return records_put(&b->records, record, error);
 }
 
@@ -110,9 +105,9 @@ mvlm_status put_failure(struct batch *b, const struct work *work, const mvlm_err
     char digest[33] = "";
     json_t *record = json_pack("{s:{s:i, s:o}, s:s}", "error", "code", (int)why->status, "message",
                                json_text(why->message), "model_digest", b->info.digest);
-    if (record && item_asked(b->values, b->prompt, &work->item, &asked)) {
+    if (item_asked(b->values, b->prompt, &work->item, &asked)) {
         options_digest(b->values, &asked, digest);
-        json_object_set_new(record, "options_digest", json_string(digest));
+        json_put(&record, "options_digest", json_string(digest));
     }
     b->n_failed++;
     return put_record(b, record, work, error);
@@ -136,8 +131,8 @@ mvlm_status put_answer(struct batch *b, size_t index, mvlm_finish finish, mvlm_e
     if (status == MVLM_OK) {
         json_t *record = answer_record(b->model, b->session, index, v, &asked, b->load_ms, finish,
                                        slot->text.bytes, slot->text.n);
-        if (record && b->choices.n)
-            json_object_set_new(record, "choices", choices_json(&b->choices));
+        if (b->choices.n)
+            json_put(&record, "choices", choices_json(&b->choices));
         status = put_record(b, record, &slot->work, error);
     }
     if (status == MVLM_OK)

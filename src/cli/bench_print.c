@@ -79,8 +79,7 @@ static json_t *samples(const struct result *r, bool rates)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < r->n; i++)
-        json_array_append_new(list, rates ? number(1e9 * (double)r->n_tokens / r->ns[i])
-                                          : whole(r->ns[i]));
+        json_push(&list, rates ? number(1e9 * (double)r->n_tokens / r->ns[i]) : whole(r->ns[i]));
     return list;
 }
 
@@ -120,7 +119,7 @@ static double tokens_per_joule(const struct result *r)
 }
 
 /* What the machine does not tell is no field, but of CSV, where every line has the same. */
-static void set_sensors(json_t *record, const struct bench *bench, const struct result *r)
+static void set_sensors(json_t **record, const struct bench *bench, const struct result *r)
 {
     const bool all = bench->values->bench_output == BENCH_CSV;
     const struct {
@@ -138,19 +137,22 @@ static void set_sensors(json_t *record, const struct bench *bench, const struct 
         {"tokens_per_joule", r->n_tokens ? tokens_per_joule(r) : NAN},
     };
     if (all || *bench->machine.governor)
-        json_object_set_new(record, "governor", text_or_null(bench->machine.governor));
+        json_put(record, "governor", text_or_null(bench->machine.governor));
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (all || isfinite(fields[i].value))
-            json_object_set_new(record, fields[i].key, number(fields[i].value));
+            json_put(record, fields[i].key, number(fields[i].value));
 }
 
-/* One level, in this order. */
+/* One level, in this order; NULL without memory. */
 static json_t *record_of(const struct bench *bench, const struct result *r,
                          const struct report *report)
 {
     const bool tokens = r->n_tokens > 0;
     json_t *record = json_pack("{s:s}", "test", r->test), *settings = settings_of(bench, r);
-    json_object_update(record, settings);
+    if (json_object_update(record, settings) != 0) {
+        json_decref(record);
+        record = NULL;
+    }
     json_decref(settings);
     const struct {
         const char *key;
@@ -169,27 +171,29 @@ static json_t *record_of(const struct bench *bench, const struct result *r,
         {"peak_rss_bytes", json_integer((json_int_t)r->peak_rss)},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        json_object_set_new(record, fields[i].key, fields[i].value);
-    set_sensors(record, bench, r);
+        json_put(&record, fields[i].key, fields[i].value);
+    set_sensors(&record, bench, r);
     if (bench->values->limits) {
-        json_object_set_new(record, "limit", number(report->limit));
-        json_object_set_new(record, "limited_by",
-                            !r->limited ? json_null()
-                                        : json_string(r->limited_by_reading ? "reading" : "macs"));
-        json_object_set_new(record, "share", number(report->share));
+        json_put(&record, "limit", number(report->limit));
+        json_put(&record, "limited_by",
+                 !r->limited ? json_null()
+                             : json_string(r->limited_by_reading ? "reading" : "macs"));
+        json_put(&record, "share", number(report->share));
     }
     if (bench->sustain_seconds > 0)
-        json_object_set_new(record, "elapsed_s", number(r->elapsed_s));
+        json_put(&record, "elapsed_s", number(r->elapsed_s));
     return record;
 }
 
 /* A value as a field of CSV: in quotes, with those within doubled; lists have spaces between. */
-static void print_field(const json_t *value, FILE *out)
+static bool print_field(const json_t *value, FILE *out)
 {
-    char *dumped = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    char *dumped = json_written(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    if (!dumped)
+        return false;
     const char *text = json_is_string(value) ? json_string_value(value) : dumped;
     fputc('"', out);
-    for (const char *at = json_is_null(value) || !text ? "" : text; *at; at++) {
+    for (const char *at = json_is_null(value) ? "" : text; *at; at++) {
         if (json_is_array(value) && strchr("[],", *at))
             continue;
         if (*at == '"')
@@ -198,10 +202,11 @@ static void print_field(const json_t *value, FILE *out)
     }
     fputc('"', out);
     free(dumped);
+    return true;
 }
 
 /* All fields but the samples; before the first record their names. */
-static void print_csv(const struct bench *bench, json_t *record, FILE *out)
+static bool print_csv(const struct bench *bench, json_t *record, FILE *out)
 {
     const char *key, *between = "";
     json_t *value;
@@ -219,24 +224,30 @@ static void print_csv(const struct bench *bench, json_t *record, FILE *out)
     json_object_foreach(record, key, value)
     {
         fputs(between, out);
-        print_field(value, out);
+        if (!print_field(value, out))
+            return false;
         between = ",";
     }
     fputc('\n', out);
+    return true;
 }
 
-static void print_record(const struct bench *bench, json_t *record, FILE *out)
+/* False without memory. */
+static bool print_record(const struct bench *bench, json_t *record, FILE *out)
 {
     const int format = bench->values->bench_output;
     if (format == BENCH_JSON && bench->n_printed)
         fputs(",\n", out);
     if (format == BENCH_CSV)
-        print_csv(bench, record, out);
-    else
-        json_dumpf(record, out,
-                   JSON_REAL_PRECISION(9) | (format == BENCH_JSON ? JSON_INDENT(2) : 0));
+        return record && print_csv(bench, record, out);
+    char *dumped =
+        json_written(record, JSON_REAL_PRECISION(9) | (format == BENCH_JSON ? JSON_INDENT(2) : 0));
+    if (dumped)
+        fputs(dumped, out);
+    free(dumped);
     if (format == BENCH_JSONL)
         fputc('\n', out);
+    return dumped != NULL;
 }
 
 /* ---- The table -------------------------------------------------------------------------- */
@@ -442,8 +453,13 @@ mvlm_status print_result(struct bench *bench, const struct result *result, mvlm_
         print_table_row(bench, result, &report, text.stream);
     } else {
         json_t *record = record_of(bench, result, &report);
-        print_record(bench, record, text.stream);
+        const bool printed = print_record(bench, record, text.stream);
         json_decref(record);
+        if (!printed) {
+            fclose(text.stream);
+            free(text.bytes);
+            return cli_fail(error, MVLM_NO_MEMORY, "out of memory for a record");
+        }
     }
     bench->n_printed++;
     return text_write(&text, error);

@@ -342,6 +342,8 @@ static mvlm_status converse(struct chat *chat, mvlm_error *error)
             break;
         if (kind == LINE_TEXT)
             status = run_line(chat, text, error);
+        else if (kind == LINE_FAILED)
+            status = cli_fail(error, problem.status, "%s", problem.message);
         else if (kind == LINE_BAD)
             status = complain(chat, &problem, error);
     }

@@ -73,7 +73,7 @@ const char *choices_best(const struct choices *choices)
 json_t *choices_json(const struct choices *choices)
 {
     json_t *object = json_object();
-    for (size_t i = 0; object && i < choices->n; i++)
-        json_object_set_new(object, choices->items[i], json_real(choices->probabilities[i]));
+    for (size_t i = 0; i < choices->n; i++)
+        json_put(&object, choices->items[i], json_real(choices->probabilities[i]));
     return object;
 }

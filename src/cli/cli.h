@@ -2,10 +2,10 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
-#include <jansson.h>
 #include <signal.h>
 
 #include "core_choice.h"
+#include "json_memory.h"
 #include "mobilevlm.h"
 #include "options.h"
 #include "process.h"
@@ -100,9 +100,6 @@ void print_cores(FILE *out, const char *what, const int *cores, size_t n_cores);
 
 /* Their numbers as an array. */
 json_t *cores_json(const int *cores, size_t n_cores);
-
-/* Text that may be no UTF-8, as paths may: what is none becomes '?'. */
-json_t *json_text(const char *text);
 
 /* A text that grows; bytes is NULL until something was added, and then ends with a NUL behind its n bytes. Freed by its
  * owner. */

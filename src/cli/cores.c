@@ -79,7 +79,7 @@ json_t *cores_json(const int *cores, size_t n_cores)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < n_cores; i++)
-        json_array_append_new(list, json_integer(cores[i]));
+        json_push(&list, json_integer(cores[i]));
     return list;
 }
 

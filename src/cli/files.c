@@ -89,7 +89,7 @@ mvlm_status put_out(const void *bytes, size_t n_bytes, mvlm_error *error)
 
 mvlm_status put_json(json_t *value, mvlm_error *error)
 {
-    char *text = value ? json_dumps(value, JSON_REAL_PRECISION(9)) : NULL;
+    char *text = json_written(value, JSON_REAL_PRECISION(9));
     json_decref(value);
     if (!text)
         return cli_fail(error, MVLM_NO_MEMORY, "out of memory for the output");
@@ -98,20 +98,6 @@ mvlm_status put_json(json_t *value, mvlm_error *error)
         status = put_out("\n", 1, error);
     free(text);
     return status;
-}
-
-json_t *json_text(const char *text)
-{
-    json_t *value = json_string(text);
-    char *copy = value ? NULL : strdup(text);
-    if (!copy)
-        return value;
-    for (char *at = copy; *at; at++)
-        if ((unsigned char)*at >= 0x80)
-            *at = '?';
-    value = json_string(copy);
-    free(copy);
-    return value;
 }
 
 mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_error *error)

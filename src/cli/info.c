@@ -18,7 +18,7 @@ static json_t *field_value(const mvlm_field *field)
     }
     list = json_array();
     for (size_t i = 0; i < field->n_reals; i++)
-        json_array_append_new(list, json_real(field->reals[i]));
+        json_push(&list, json_real(field->reals[i]));
     return list;
 }
 
@@ -27,7 +27,7 @@ static json_t *description_json(const mvlm_model *model)
     json_t *description = json_object();
     mvlm_field field;
     for (size_t i = 0; mvlm_model_field(model, i, &field); i++)
-        json_object_set_new(description, field.key, field_value(&field));
+        json_put(&description, field.key, field_value(&field));
     return description;
 }
 
@@ -36,11 +36,10 @@ static json_t *tensors_json(const mvlm_model *model)
     json_t *list = json_array();
     mvlm_tensor t;
     for (size_t i = 0; mvlm_model_tensor(model, i, &t); i++)
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:[I, I], s:I, s:I, s:s}", "name", t.name,
-                                        "type", t.type, "shape", (json_int_t)t.shape[0],
-                                        (json_int_t)t.shape[1], "offset", (json_int_t)t.offset,
-                                        "bytes", (json_int_t)t.n_bytes, "digest", t.digest));
+        json_push(&list, json_pack("{s:s, s:s, s:[I, I], s:I, s:I, s:s}", "name", t.name, "type",
+                                   t.type, "shape", (json_int_t)t.shape[0], (json_int_t)t.shape[1],
+                                   "offset", (json_int_t)t.offset, "bytes", (json_int_t)t.n_bytes,
+                                   "digest", t.digest));
     return list;
 }
 
@@ -57,13 +56,16 @@ static mvlm_status print_json(const mvlm_model *model, const mvlm_model_info *in
                     error);
 }
 
-static void print_field(const mvlm_field *field)
+static bool print_field(const mvlm_field *field)
 {
     json_t *value = field_value(field);
-    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
-    printf("%-36s %s\n", field->key, text ? text : "");
+    char *text = json_written(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
+    const bool good = text;
+    if (good)
+        printf("%-36s %s\n", field->key, text);
     free(text);
     json_decref(value);
+    return good;
 }
 
 static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *info, size_t n_ctx,
@@ -73,7 +75,8 @@ static mvlm_status print_text(const mvlm_model *model, const mvlm_model_info *in
     printf("%s: %.1f MB, format version %u, digest %s\n\n", info->path, (double)info->n_bytes / 1e6,
            info->format_version, info->digest);
     for (size_t i = 0; mvlm_model_field(model, i, &field); i++)
-        print_field(&field);
+        if (!print_field(&field))
+            return cli_fail(error, MVLM_NO_MEMORY, "out of memory for the output");
     printf("\n%zu tensors; %zu rows a picture\n", info->n_tensors, info->image_tokens);
     printf("memory for %zu positions: weights %.1f MB, key/value cache %.1f MB, scratch %.1f MB, "
            "in all %.1f MB\n",

@@ -13,6 +13,7 @@
 struct line_input {
     const char *prompt;
     bool terminal, continues; /* continues: this line belongs to the one before */
+    bool failed;              /* the last line could not be read */
     char *line;               /* of getline */
     size_t line_bytes;
     struct buffer text;
@@ -63,6 +64,7 @@ static const char *read_plain(struct line_input *input, ssize_t *n)
         fprintf(stderr, "%s", input->continues ? "... " : input->prompt);
     errno = 0;
     *n = getline(&input->line, &input->line_bytes, stdin);
+    input->failed = *n < 0 && !feof(stdin) && errno != EINTR; /* or there was no memory */
     if (*n < 0 && errno == EINTR)
         clearerr(stdin);
     return input->line;
@@ -123,6 +125,11 @@ enum line_kind line_input_next(struct line_input *input, const char **text, mvlm
         const char *line = read_line(input, &n);
         if (n == 0)
             return LINE_INTERRUPTED;
+        if (n < 0 && input->failed) {
+            cli_fail(error, errno == ENOMEM ? MVLM_NO_MEMORY : MVLM_USAGE,
+                     "standard input cannot be read: %s", strerror(errno));
+            return LINE_FAILED;
+        }
         if (n < 0 && input->text.n == 0)
             return LINE_END;
         size_t length = n < 0 ? 0 : (size_t)n;

@@ -45,7 +45,7 @@ static mvlm_status encode_line(const struct values *values, const mvlm_model *mo
     if (status == MVLM_OK) {
         json_t *list = json_array();
         for (size_t i = 0; i < n_ids; i++)
-            json_array_append_new(list, json_integer(ids[i]));
+            json_push(&list, json_integer(ids[i]));
         status = put_json(list, error);
     }
     free(ids);
@@ -91,7 +91,11 @@ static mvlm_status tokenize_lines(const struct values *values, const mvlm_model 
         json_error_t where;
         number++;
         if (length) {
-            json_t *line = json_loadb(at, length, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &where);
+            bool no_memory;
+            json_t *line =
+                json_read(at, length, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &where, &no_memory);
+            if (no_memory)
+                return cli_fail(error, MVLM_NO_MEMORY, "out of memory for line %zu", number);
             if (!line)
                 return cli_fail(error, MVLM_USAGE, "line %zu: %s", number, where.text);
             mvlm_error inner = {0};

@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     static const char digest[] = "0123456789abcdef0123456789abcdef";
     static const uint8_t rows[64] = {1, 2, 3};
     const struct cache_key key = {digest, digest, NULL, 0};
-    static char folder[128], name[256];
+    static char folder[128], name[300];
     struct image_cache cache;
     mvlm_error error = {0};
     uint8_t read[64];

@@ -9,9 +9,15 @@
 #include "vocabulary.h"
 
 static const char *const names[] = {
-    "config.json",           "tokenizer_config.json",    "special_tokens_map.json",
-    "added_tokens.json",     "vocab.json",               "merges.txt",
-    "generation_config.json", "preprocessor_config.json", "tokenizer.json",
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
 };
 enum { N_NAMES = sizeof names / sizeof *names };
 
@@ -25,7 +31,8 @@ static void open_tokenizer(const struct vocabulary *vocabulary, struct descripti
     mvlm_error error = {0};
     fuzz_check(bytes != NULL && vocabulary_encode(vocabulary, bytes) == n);
     if (fuzz_outcome(tokenizer_open("model", description, bytes, n, &tokenizer, &error), &error)) {
-        fuzz_outcome(tokenizer_encode(tokenizer, "A cat's 12", 10, LEAD_MODEL, &ids, &error), &error);
+        fuzz_outcome(tokenizer_encode(tokenizer, "A cat's 12", 10, LEAD_MODEL, &ids, &error),
+                     &error);
         tokenizer_close(tokenizer);
     }
     free(ids.ids);

@@ -12,9 +12,9 @@
 
 enum { REPAIR = 1, RANDOM_DATA = 2, MOST_BYTES = 1 << 19 };
 
-static const uint8_t bmp[] = {'B', 'M', 0, 0, 0, 0, 0, 0, 0, 0, 54, 0, 0, 0, 40, 0, 0, 0, 1, 0,
-                              0,   0,   1, 0, 0, 0, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-                              0,   0,   0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 99, 200, 0};
+static const uint8_t bmp[] = {'B', 'M', 0, 0, 0, 0, 0, 0, 0,  0, 54, 0, 0, 0, 40, 0,  0,   0, 1, 0,
+                              0,   0,   1, 0, 0, 0, 1, 0, 24, 0, 0,  0, 0, 0, 0,  0,  0,   0, 0, 0,
+                              0,   0,   0, 0, 0, 0, 0, 0, 0,  0, 0,  0, 0, 0, 9,  99, 200, 0};
 
 /* The length of a file whose directory says so, as far as it may be believed. */
 static size_t file_bytes(const uint8_t *bytes, size_t n, const struct format_header *h)

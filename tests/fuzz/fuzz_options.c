@@ -45,8 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     const struct command *command = find_command(&program, argc, argv, &first, &error);
     if (command) {
         error = (mvlm_error){0};
-        fuzz_outcome(
-            parse_options(&program, command, argc, argv, first, &values, &words, &error), &error);
+        fuzz_outcome(parse_options(&program, command, argc, argv, first, &values, &words, &error),
+                     &error);
         free_options(&program, &values, &words);
     }
     if (bytes[0] == 1)

@@ -66,9 +66,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     static const uint8_t storage[1024];
     const struct record records[] = {
-        {"archive/data.pkl", bytes, n},          {"archive/byteorder", "little", 6},
-        {"archive/data/0", storage, 1024},       {"archive/data/1", storage, 1024},
-        {"archive/data/2", storage, 1024},       {"archive/data/3", storage, 1024},
+        {"archive/data.pkl", bytes, n},    {"archive/byteorder", "little", 6},
+        {"archive/data/0", storage, 1024}, {"archive/data/1", storage, 1024},
+        {"archive/data/2", storage, 1024}, {"archive/data/3", storage, 1024},
         {"archive/version", "3\n", 2},
     };
     if (n == 0 || n > sizeof archive / 2)

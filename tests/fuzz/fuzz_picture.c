@@ -48,7 +48,8 @@ static uint8_t *put_chunk(uint8_t *to, const char *type, const uint8_t *data, si
 static uint8_t *make_png(const uint8_t *bytes, size_t n, size_t *n_png)
 {
     enum { IHDR = 13 };
-    const size_t n_palette = n > IHDR ? 3 * (size_t)(bytes[IHDR] & 63) : 0, head = IHDR + 1 + n_palette;
+    const size_t n_palette = n > IHDR ? 3 * (size_t)(bytes[IHDR] & 63) : 0,
+                 head = IHDR + 1 + n_palette;
     if (n < head)
         return NULL;
     uLongf n_idat = compressBound((uLong)(n - head));

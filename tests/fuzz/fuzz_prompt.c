@@ -27,8 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
                               .raw = bytes[0] & RAW,
                               .n_pictures = bytes[0] >> PICTURES_SHIFT};
     for (size_t i = first; i < n_parts; i += 2)
-        turns[question.n_turns++] =
-            (mvlm_turn){texts[i], i + 2 < n_parts ? texts[i + 1] : NULL};
+        turns[question.n_turns++] = (mvlm_turn){texts[i], i + 2 < n_parts ? texts[i + 1] : NULL};
     size_t n_rows;
     mvlm_error error = {0};
     const mvlm_model *model = models[bytes[0] & PHI2 ? 1 : 0];

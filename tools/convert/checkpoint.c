@@ -2,12 +2,12 @@
 #include "checkpoint.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "json_file.h"
 #include "safetensors.h"
 #include "source_file.h"
 #include "source_tensor.h"
@@ -108,9 +108,12 @@ static mvlm_status load_index(const struct source_file *file, json_t **index, mv
     uint8_t *text;
     char near[QUOTE_SIZE];
     TRY(source_file_load(file, 0, file->n_bytes, MAX_INDEX, "index", &text, error));
-    *index = json_loadb((const char *)text, (size_t)file->n_bytes,
-                        JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
+    bool no_memory;
+    *index = json_read((const char *)text, (size_t)file->n_bytes,
+                       JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason, &no_memory);
     free(text);
+    if (no_memory)
+        return fail_no_memory(error, "an index", (size_t)file->n_bytes);
     if (!*index)
         return source_file_fail(file, error, "not JSON: %s (line %d)",
                                 quote(near, reason.text, strlen(reason.text)), reason.line);

@@ -46,15 +46,18 @@ static mvlm_status parse(const char *path, const char *text, size_t n, json_t **
                          mvlm_error *error)
 {
     json_error_t where;
-    *json = json_loadb(text, n, JSON_REJECT_DUPLICATES, &where);
-    if (!*json && json_error_code(&where) == json_error_numeric_overflow) {
+    bool no_memory;
+    *json = json_read(text, n, JSON_REJECT_DUPLICATES, &where, &no_memory);
+    if (!*json && !no_memory && json_error_code(&where) == json_error_numeric_overflow) {
         size_t n_softer;
         char *softer = soften_integers(text, n, &n_softer);
         if (!softer)
             return fail_no_memory(error, path, 2 * n);
-        *json = json_loadb(softer, n_softer, JSON_REJECT_DUPLICATES, &where);
+        *json = json_read(softer, n_softer, JSON_REJECT_DUPLICATES, &where, &no_memory);
         free(softer);
     }
+    if (no_memory)
+        return fail_no_memory(error, path, n);
     if (!*json)
         return fail(error, MVLM_BAD_MODEL, "%s: line %d: %s", path, where.line, where.text);
     if (!json_is_object(*json)) {

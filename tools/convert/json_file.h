@@ -2,10 +2,9 @@
 #ifndef CONVERT_JSON_FILE_H
 #define CONVERT_JSON_FILE_H
 
-#include <jansson.h>
-#include <stdbool.h>
 #include <stdint.h>
 
+#include "../../src/cli/json_memory.h"
 #include "mobilevlm.h"
 
 /* Reads folder/name, which must hold an object, into *json, for the caller to json_decref. A

@@ -1,10 +1,10 @@
 /* u64 length N -> N bytes of JSON {name: {dtype, shape, data_offsets}} -> tensors; data follows. */
 #include "safetensors.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "json_file.h"
 #include "status.h"
 
 /* The limit of the format's own library. */
@@ -24,14 +24,17 @@ static mvlm_status load_header(const struct source_file *file, uint64_t *data, j
     *data = sizeof length + n_bytes;
     json_error_t reason;
     char near[QUOTE_SIZE];
+    bool no_memory = false;
     *out = NULL;
     if (text[0] == '{')
-        *out = json_loadb((const char *)text, (size_t)n_bytes,
-                          JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
+        *out = json_read((const char *)text, (size_t)n_bytes,
+                         JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason, &no_memory);
     const bool begins = text[0] == '{';
     free(text);
     if (!begins)
         return source_file_fail(file, error, "header does not begin with '{': not safetensors?");
+    if (no_memory)
+        return fail_no_memory(error, "a header", (size_t)n_bytes);
     if (!*out)
         return source_file_fail(file, error, "header is not JSON: %s (byte %d)",
                                 quote(near, reason.text, strlen(reason.text)), reason.position);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,12 +84,9 @@ fail:
 
 bool source_file_exists(const char *folder, const char *name)
 {
-    char *path;
-    if (asprintf(&path, "%s/%s", folder, name) < 0)
-        return false;
-    const bool exists = access(path, F_OK) == 0;
-    free(path);
-    return exists;
+    char path[PATH_MAX]; /* a longer one names no file */
+    const int n = snprintf(path, sizeof path, "%s/%s", folder, name);
+    return n > 0 && n < (int)sizeof path && access(path, F_OK) == 0;
 }
 
 void source_file_close(struct source_file *file)
