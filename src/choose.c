@@ -184,5 +184,5 @@ mvlm_status mvlm_sequence_choose(mvlm_session *session, size_t index, const mvlm
     for (size_t i = 0; chooser.choices && i < n; i++)
         free(chooser.choices[i].ids.ids);
     free(chooser.choices);
-    return session_finish(session, chooser.sequence, status);
+    return session_finish(session, chooser.sequence, status, error);
 }

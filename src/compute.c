@@ -9,7 +9,8 @@ mvlm_status compute_step(const struct compute *compute, const char *stage, size_
     if (compute->progress &&
         compute->progress(compute->progress_user, stage, (double)done / (double)total))
         stop = true;
-    return stop ? fail(error, MVLM_CANCELLED, "stopped during %s", stage) : MVLM_OK;
+    return stop ? fail(error, MVLM_CANCELLED, "stopped during %s", stage)
+                : weights_intact(compute->weights, error);
 }
 
 struct q8_rows q8_rows_layout(struct arena *arena, size_t n_rows, size_t n)

@@ -11,6 +11,7 @@
 #include "mobilevlm.h"
 #include "status.h"
 #include "threads.h"
+#include "weights.h"
 
 struct compute {
     const struct kernels *kernels;
@@ -25,7 +26,7 @@ struct compute {
     void *progress_user;
     mvlm_observer_fn observer; /* NULL: nobody observes what linear layers read */
     void *observer_user;
-    const uint8_t *file; /* the mapped file, from which the observer's offsets count */
+    const struct weights *weights; /* the file that is computed with */
 };
 
 /* Values from one row of n to the next in arrays of activations. A cache line more than they need: rows a power of two
@@ -51,7 +52,8 @@ static inline float *compute_scratch(const struct compute *compute, int thread)
 }
 
 /* Called between layers: tells that `done` of `total` steps of `stage` are done, and returns
- * MVLM_CANCELLED once mvlm_session_cancel was called or the progress callback said so. */
+ * MVLM_CANCELLED once mvlm_session_cancel was called or the progress callback said so, MVLM_BAD_MODEL once the file could
+ * not be read. */
 mvlm_status compute_step(const struct compute *compute, const char *stage, size_t done,
                          size_t total, mvlm_error *error);
 

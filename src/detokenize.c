@@ -172,5 +172,5 @@ mvlm_status mvlm_detokenize(const mvlm_model *model, const int32_t *ids, size_t 
     sink_put(&sink, out, utf8_finish(&sink.utf8, out));
     free(bytes);
     *n_bytes = sink.n;
-    return MVLM_OK;
+    return weights_intact(&model->weights, error);
 }

@@ -92,6 +92,7 @@ static mvlm_status see(struct mvlm_session *s, struct sequence *q, size_t pictur
         TRY(image_take_rows(image, error));
     project(&s->compute, s->model, &s->projector, features, image->rows);
     q->counters.project_ms += 1e3 * (seconds_now() - start);
+    TRY(weights_intact(&s->model->weights, error)); /* or zeros would be kept */
     image_cache_keep(&s->images, image);
     return trace(q, "projector", picture, image->rows, row_shape, 2, error);
 }
@@ -202,7 +203,7 @@ mvlm_status mvlm_sequence_begin(mvlm_session *session, size_t index, const mvlm_
     if (index >= session->options.n_sequences)
         return fail(error, MVLM_USAGE, "sequence %zu of %zu", index, session->options.n_sequences);
     struct sequence *q = &session->sequences[index];
-    return session_finish(session, q, begin(session, q, question, error));
+    return session_finish(session, q, begin(session, q, question, error), error);
 }
 
 /* ---- Answer ----------------------------------------------------------------------------- */
@@ -278,14 +279,15 @@ mvlm_status mvlm_next(mvlm_session *session, mvlm_piece *piece, mvlm_error *erro
     return session_finish(session, q,
                           q->state == SESSION_ANSWERING
                               ? step(session, q, 1, piece, error)
-                              : fail(error, MVLM_USAGE, "no answer is under way"));
+                              : fail(error, MVLM_USAGE, "no answer is under way"),
+                          error);
 }
 
 mvlm_status mvlm_step(mvlm_session *session, mvlm_piece *pieces, mvlm_error *error)
 {
     return session_finish(
         session, NULL,
-        step(session, session->sequences, session->options.n_sequences, pieces, error));
+        step(session, session->sequences, session->options.n_sequences, pieces, error), error);
 }
 
 void mvlm_sequence_end(mvlm_session *session, size_t index)
@@ -304,7 +306,7 @@ mvlm_status mvlm_ask(mvlm_session *session, const mvlm_question *question, mvlm_
         TRY(mvlm_next(session, &piece, error));
         if (text && piece.n_bytes && text(user, piece.text, piece.n_bytes))
             return session_finish(session, &session->sequences[0],
-                                  fail(error, MVLM_CANCELLED, "stopped by the caller"));
+                                  fail(error, MVLM_CANCELLED, "stopped by the caller"), error);
     }
     return MVLM_OK;
 }

@@ -116,5 +116,5 @@ mvlm_status mvlm_measure_limit(mvlm_session *session, mvlm_limit limit, double *
                                mvlm_error *error)
 {
     return session_finish(session, &session->sequences[0],
-                          measure(session, limit, per_second, error));
+                          measure(session, limit, per_second, error), error);
 }

@@ -109,8 +109,8 @@ static void observe(const struct compute *compute, const struct input *input,
         read_input(input, first, n_rows, n, rows);
         for (size_t i = 0; i < n_products; i++) {
             const uint8_t *data = products[i].layer->weight.data;
-            compute->observer(compute->observer_user, (uint64_t)(data - compute->file), rows,
-                              n_rows, n);
+            compute->observer(compute->observer_user, (uint64_t)(data - compute->weights->bytes),
+                              rows, n_rows, n);
         }
     }
 }

@@ -30,12 +30,12 @@ static mvlm_status choose_kernels(struct mvlm_model *model, const mvlm_model_opt
 
 static mvlm_status read_description(struct mvlm_model *model, mvlm_error *error)
 {
-    const struct format_range range = model->weights.header->description;
+    const struct format_range range = model->weights.header.description;
     const uint8_t *bytes = model->weights.bytes + range.offset;
     TRY(description_decode(model->weights.path, bytes, (size_t)range.n_bytes, &model->description,
                            error));
     if (description_varies(&model->description) &&
-        !(model->weights.header->required_features & FORMAT_VARIANTS))
+        !(model->weights.header.required_features & FORMAT_VARIANTS))
         return fail(error, MVLM_BAD_MODEL,
                     "%s: its description has variants, its header does not say so",
                     model->weights.path);
@@ -129,7 +129,7 @@ static mvlm_status check_layers(const struct mvlm_model *model, mvlm_error *erro
 static mvlm_status bind_tensors(struct mvlm_model *model, mvlm_error *error)
 {
     const struct description *d = &model->description;
-    const uint32_t n = model->weights.header->n_tensors;
+    const uint32_t n = model->weights.header.n_tensors;
     const size_t expected = schema_list(d, NULL);
     if (n != expected)
         return fail(error, MVLM_BAD_MODEL, "%s: %u tensors, its description demands %zu",
@@ -162,9 +162,12 @@ static mvlm_status open_parts(struct mvlm_model *model, const char *path,
     TRY(weights_open(path, &model->weights, error));
     TRY(read_description(model, error));
     TRY(bind_tensors(model, error));
-    const struct format_range range = model->weights.header->tokenizer;
-    return tokenizer_open(path, &model->description, model->weights.bytes + range.offset,
-                          (size_t)range.n_bytes, &model->tokenizer, error);
+    const struct format_range range = model->weights.header.tokenizer;
+    const mvlm_status status =
+        tokenizer_open(path, &model->description, model->weights.bytes + range.offset,
+                       (size_t)range.n_bytes, &model->tokenizer, error);
+    TRY(weights_intact(&model->weights, error)); /* else the tokenizer is at fault */
+    return status;
 }
 
 mvlm_status mvlm_model_open(const char *path, const mvlm_model_options *options, mvlm_model **out,
@@ -204,7 +207,7 @@ void mvlm_model_describe(const mvlm_model *model, mvlm_model_info *info)
     *info = (mvlm_model_info){
         .path = model->weights.path,
         .n_bytes = model->weights.n_bytes,
-        .format_version = model->weights.header->version,
+        .format_version = model->weights.header.version,
         .digest = model->weights.digest,
         .isa = model->kernels->isa,
         .context_size = (size_t)model->description.decoder.context,
@@ -212,20 +215,20 @@ void mvlm_model_describe(const mvlm_model *model, mvlm_model_info *info)
         .image_tokens = image_tokens(&model->description),
         .has_template = model->description.prompt.present,
         .n_fields = model->n_fields,
-        .n_tensors = model->weights.header->n_tensors,
+        .n_tensors = model->weights.header.n_tensors,
     };
 }
 
 bool mvlm_model_field(const mvlm_model *model, size_t index, mvlm_field *field)
 {
-    const struct format_range range = model->weights.header->description;
+    const struct format_range range = model->weights.header.description;
     return description_field(model->weights.bytes + range.offset, (size_t)range.n_bytes, index,
                              field);
 }
 
 bool mvlm_model_tensor(const mvlm_model *model, size_t index, mvlm_tensor *tensor)
 {
-    if (index >= model->weights.header->n_tensors)
+    if (index >= model->weights.header.n_tensors)
         return false;
     const struct format_tensor *t = &model->weights.tensors[index];
     *tensor = (mvlm_tensor){.name = t->name,

@@ -247,6 +247,7 @@ mvlm_status mvlm_question_rows(const mvlm_model *model, const mvlm_question *que
     for (size_t i = 0; status == MVLM_OK && i < list.n; i++)
         *n_rows += list.ids[i] == MVLM_IMAGE_ID ? image_tokens(&model->description) : 1;
     free(list.ids);
+    TRY(weights_intact(&model->weights, error)); /* or the text is not at fault */
     return status;
 }
 
@@ -285,5 +286,6 @@ mvlm_status mvlm_tokenize(const mvlm_model *model, const char *text, size_t n_by
             memcpy(ids, list.ids, (list.n < capacity ? list.n : capacity) * sizeof *ids);
     }
     free(list.ids);
+    TRY(weights_intact(&model->weights, error));
     return status;
 }

@@ -145,6 +145,7 @@ static mvlm_status read_kept_picture(struct mvlm_session *s, struct sequence *q,
         return MVLM_OK;
     }
     TRY(read_part(s, q, r, error));
+    TRY(weights_intact(&s->model->weights, error)); /* or zeros would be kept */
     picture_kv_keep(s, q, image, first);
     return MVLM_OK;
 }

@@ -54,14 +54,16 @@ mvlm_status mvlm_read(mvlm_session *session, size_t position, const int32_t *ids
                       mvlm_error *error)
 {
     struct sequence *q = &session->sequences[0];
-    return session_finish(session, q, read_rows(session, q, position, ids, n_ids, false, error));
+    return session_finish(session, q, read_rows(session, q, position, ids, n_ids, false, error),
+                          error);
 }
 
 mvlm_status mvlm_read_alone(mvlm_session *session, size_t position, const int32_t *ids,
                             size_t n_ids, mvlm_error *error)
 {
     struct sequence *q = &session->sequences[0];
-    return session_finish(session, q, read_rows(session, q, position, ids, n_ids, true, error));
+    return session_finish(session, q, read_rows(session, q, position, ids, n_ids, true, error),
+                          error);
 }
 
 /* ---- Likelihood ------------------------------------------------------------------------- */
@@ -104,5 +106,5 @@ mvlm_status mvlm_score(mvlm_session *session, const int32_t *ids, size_t n_ids, 
 {
     struct score_job job = {ids, n_ids, losses};
     struct sequence *q = &session->sequences[0];
-    return session_finish(session, q, score(session, q, &job, error));
+    return session_finish(session, q, score(session, q, &job, error), error);
 }

@@ -123,7 +123,7 @@ static size_t most_rows(const struct description *d, const struct session_sizes 
  * nobody keeps them. */
 static uint64_t resident_weights(const mvlm_model *model, const struct session_sizes *sizes)
 {
-    const uint64_t front = model->weights.header->data.offset,
+    const uint64_t front = model->weights.header.data.offset,
                    decoder = model->section_bytes[SECTION_DECODER];
     const uint64_t pictures =
         model->section_bytes[SECTION_VISION] + model->section_bytes[SECTION_PROJECTOR];
@@ -310,7 +310,7 @@ mvlm_status mvlm_session_open(mvlm_model *model, const mvlm_session_options *opt
         free(s);
         return fail(error, MVLM_NO_MEMORY, "%d threads cannot be started", sizes.n_threads);
     }
-    s->compute.file = model->weights.bytes;
+    s->compute.weights = &model->weights;
     s->options.n_sequences = sizes.n_sequences;
     s->sequences = calloc(sizes.n_sequences, sizeof *s->sequences);
     if (!s->sequences) {
@@ -370,10 +370,12 @@ void mvlm_session_observe(mvlm_session *session, mvlm_observer_fn observer, void
 /* A cancelled call uses the flag up; the question's progress is not that of the calls that follow.
  */
 mvlm_status session_finish(struct mvlm_session *session, struct sequence *sequence,
-                           mvlm_status status)
+                           mvlm_status status, mvlm_error *error)
 {
     const size_t n = sequence ? 1 : session->options.n_sequences;
     session->compute.progress = NULL;
+    if (weights_intact(&session->model->weights, error) != MVLM_OK)
+        status = MVLM_BAD_MODEL;
     for (struct sequence *q = sequence ? sequence : session->sequences, *end = q + n; q < end;
          q++) {
         q->counters.linear_ms += 1e3 * session->compute.linear_seconds;

@@ -103,8 +103,8 @@ mvlm_status session_prepare(struct mvlm_session *session, const struct session_s
 void sequence_close_images(struct sequence *sequence);
 
 /* What every call of the public API that computes for `sequence` (NULL: for all) ends with; returns
- * `status`. */
+ * `status`, or MVLM_BAD_MODEL when the file could not be read meanwhile. */
 mvlm_status session_finish(struct mvlm_session *session, struct sequence *sequence,
-                           mvlm_status status);
+                           mvlm_status status, mvlm_error *error);
 
 #endif

@@ -182,7 +182,7 @@ mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn proble
                            mvlm_error *error)
 {
     struct report report = {weights, problem, user, error, MVLM_OK};
-    const struct format_header *h = weights->header;
+    const struct format_header *h = &weights->header;
     verify_gap(&report, h->header_bytes, h->description.offset, "the description");
     verify_gap(&report, h->description.offset + h->description.n_bytes, h->tokenizer.offset,
                "the tokenizer");
@@ -191,10 +191,12 @@ mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn proble
     verify_gap(&report, h->directory.offset + h->directory.n_bytes, h->data.offset, "the data");
     uint64_t end = h->data.offset;
     for (uint32_t i = 0; i < h->n_tensors; i++) {
-        const struct format_tensor *t = &weights->tensors[i];
-        verify_gap(&report, end, t->range.offset, t->name);
-        verify_tensor(&report, t);
-        end = t->range.offset + t->range.n_bytes;
+        const struct format_tensor t = weights->tensors[i];
+        TRY(weights_intact(weights, error)); /* or the copy may be no entry */
+        verify_gap(&report, end, t.range.offset, t.name);
+        verify_tensor(&report, &t);
+        end = t.range.offset + t.range.n_bytes;
     }
+    TRY(weights_intact(weights, error)); /* or what was told is not the file's fault */
     return report.status;
 }

@@ -54,7 +54,6 @@ static mvlm_status map_file(const char *path, struct weights *weights, mvlm_erro
         return fail(error, MVLM_BAD_MODEL, "%s: cannot be opened: %s", path, strerror(errno));
     struct stat about;
     mvlm_status status = MVLM_OK;
-    void *bytes = MAP_FAILED;
     if (fstat(file, &about) != 0)
         status = fail(error, MVLM_BAD_MODEL, "%s: %s", path, strerror(errno));
     else if (S_ISDIR(about.st_mode))
@@ -65,14 +64,13 @@ static mvlm_status map_file(const char *path, struct weights *weights, mvlm_erro
     else if (about.st_size < FORMAT_HEADER_BYTES)
         status = fail(error, MVLM_BAD_MODEL, "%s: %lld bytes are too few for a model file", path,
                       (long long)about.st_size);
-    else if ((bytes = mmap(NULL, (size_t)about.st_size, PROT_READ, MAP_SHARED, file, 0)) ==
-             MAP_FAILED)
+    else if (!(weights->mapping = mapping_open(file, (size_t)about.st_size)))
         status = fail(error, MVLM_NO_MEMORY, "%s: cannot be mapped: %s", path, strerror(errno));
     close(file);
     if (status == MVLM_OK) {
-        weights->bytes = bytes;
+        weights->bytes = mapping_bytes(weights->mapping);
         weights->n_bytes = (size_t)about.st_size;
-        weights->header = bytes;
+        memcpy(&weights->header, weights->bytes, sizeof weights->header);
     }
     return status;
 }
@@ -86,7 +84,7 @@ static bool part_fits(struct format_range part, uint64_t after, uint64_t front)
 
 static mvlm_status check_identity(const struct weights *weights, mvlm_error *error)
 {
-    const struct format_header *h = weights->header;
+    const struct format_header *h = &weights->header;
     const char *path = weights->path;
     if (memcmp(h->magic, FORMAT_MAGIC, sizeof h->magic) != 0)
         return fail(error, MVLM_BAD_MODEL, "%s: is no mobilevlm model file (wrong magic number)",
@@ -111,7 +109,7 @@ static mvlm_status check_identity(const struct weights *weights, mvlm_error *err
 
 static mvlm_status check_parts(const struct weights *weights, mvlm_error *error)
 {
-    const struct format_header *h = weights->header;
+    const struct format_header *h = &weights->header;
     static const uint8_t zeros[sizeof h->reserved1];
     if (h->reserved0 || memcmp(h->reserved1, zeros, sizeof zeros) != 0)
         return fail(error, MVLM_BAD_MODEL, "%s: reserved bytes of the header are not zero",
@@ -182,9 +180,9 @@ static mvlm_status check_tensor(const struct weights *weights, const struct form
 }
 
 /* Each tensor begins where the one before ends, rounded up; the last ends the file. */
-static mvlm_status check_tiling(const struct weights *weights, mvlm_error *error)
+static mvlm_status check_tiling(struct weights *weights, mvlm_error *error)
 {
-    const struct format_header *h = weights->header;
+    const struct format_header *h = &weights->header;
     uint64_t end = h->data.offset;
     uint8_t section = 0;
     for (uint32_t i = 0; i < h->n_tensors; i++) {
@@ -204,6 +202,8 @@ static mvlm_status check_tiling(const struct weights *weights, mvlm_error *error
                         weights->n_bytes);
         section = t->section;
         end = t->range.offset + t->range.n_bytes;
+        for (size_t s = section; s < SECTION_COUNT; s++)
+            weights->section_end[s] = (size_t)end;
     }
     if (end != weights->n_bytes)
         return fail(error, MVLM_BAD_MODEL, "%s: tensors end at %llu, the file at %zu",
@@ -225,11 +225,11 @@ mvlm_status weights_open(const char *path, struct weights *weights, mvlm_error *
     if (status == MVLM_OK) {
         weights->tensors =
             (const struct format_tensor *)(const void *)(weights->bytes +
-                                                         weights->header->directory.offset);
+                                                         weights->header.directory.offset);
         status = check_tiling(weights, error);
     }
     if (status == MVLM_OK)
-        digest_text(weights->header->digest, weights->digest);
+        digest_text(weights->header.digest, weights->digest);
     else
         weights_close(weights);
     return status;
@@ -237,8 +237,7 @@ mvlm_status weights_open(const char *path, struct weights *weights, mvlm_error *
 
 void weights_close(struct weights *weights)
 {
-    if (weights->bytes)
-        munmap((void *)(uintptr_t)weights->bytes, weights->n_bytes);
+    mapping_close(weights->mapping);
     free(weights->path);
     memset(weights, 0, sizeof *weights);
 }
@@ -253,9 +252,19 @@ void weights_give_back(const void *bytes, size_t n_bytes)
 
 size_t weights_before(const struct weights *weights, enum section end, const void **bytes)
 {
-    uint64_t to = weights->header->data.offset;
-    for (uint32_t i = 0; i < weights->header->n_tensors && weights->tensors[i].section < end; i++)
-        to = weights->tensors[i].range.offset + weights->tensors[i].range.n_bytes;
-    *bytes = weights->bytes + weights->header->data.offset;
-    return (size_t)(to - weights->header->data.offset);
+    const size_t front = (size_t)weights->header.data.offset;
+    *bytes = weights->bytes + front;
+    return end > 0 && weights->section_end[end - 1] > front ? weights->section_end[end - 1] - front
+                                                            : 0;
+}
+
+mvlm_status weights_intact(const struct weights *weights, mvlm_error *error)
+{
+    size_t offset;
+    if (!mapping_lost(weights->mapping, &offset))
+        return MVLM_OK;
+    return fail(error, MVLM_BAD_MODEL,
+                "%s: byte %zu of %zu cannot be read: the file was cut while in use, or its disk "
+                "fails",
+                weights->path, offset, weights->n_bytes);
 }

@@ -7,15 +7,18 @@
 #include <stdint.h>
 
 #include "format.h"
+#include "mapping.h"
 #include "mobilevlm.h"
 
 struct weights {
-    char *path;           /* owned */
+    char *path; /* owned */
+    struct mapping *mapping;
     const uint8_t *bytes; /* the whole file, mapped read-only */
     size_t n_bytes;
-    const struct format_header *header;
-    const struct format_tensor *tensors; /* [header->n_tensors] */
-    char digest[33];                     /* of the header, hexadecimal */
+    struct format_header header;         /* a copy: what is checked is what is used */
+    const struct format_tensor *tensors; /* [header.n_tensors], in the mapping */
+    size_t section_end[SECTION_COUNT]; /* offset behind the last tensor of it and of those before */
+    char digest[33];                   /* of the header, hexadecimal */
 };
 
 /* Maps `path` and checks all that stands before the data: magic, version, features, lengths,
@@ -23,6 +26,10 @@ struct weights {
  * *weights is empty on error. */
 mvlm_status weights_open(const char *path, struct weights *weights, mvlm_error *error);
 void weights_close(struct weights *weights);
+
+/* MVLM_BAD_MODEL once a byte of the file could not be read, because it was cut or its disk fails: since then nothing that
+ * was computed or found is to be believed. */
+mvlm_status weights_intact(const struct weights *weights, mvlm_error *error);
 
 /* Reads everything: digests, padding, and what a value must not be. As mvlm_model_verify. */
 mvlm_status weights_verify(const struct weights *weights, mvlm_problem_fn problem, void *user,

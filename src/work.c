@@ -112,7 +112,7 @@ void mvlm_model_work(const mvlm_model *model, mvlm_kv_type kv_type, mvlm_work *w
                         .composite_attention = model->description.decoder.composite_attention,
                         .weight_type = tensor_type_name(model_matrix_type(model)),
                         .kv_type = tensor_type_name(cache)};
-    for (uint32_t i = 0; i < model->weights.header->n_tensors; i++)
+    for (uint32_t i = 0; i < model->weights.header.n_tensors; i++)
         count_tensor(&model->weights.tensors[i], work);
     count_decoder(model, work);
     if (pictures) {

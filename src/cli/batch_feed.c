@@ -211,7 +211,9 @@ mvlm_status feed_open(struct feed *feed, size_t n_slots, mvlm_error *error)
     }
     pthread_mutex_init(&feed->lock, NULL);
     pthread_cond_init(&feed->changed, NULL);
-    sigfillset(&all); /* signals are for the thread that answers */
+    sigfillset(&all); /* signals are for the thread that answers, but for those of its own faults */
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGSEGV);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     feed->started = pthread_create(&feed->thread, NULL, run_feed, feed) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
