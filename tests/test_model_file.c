@@ -390,52 +390,6 @@ static void verify_reports(void **state)
     assert_non_null(strstr(notes.last, "NaN"));
 }
 
-/* One bit in every 61 bytes of the file: an error, or a verify that names it, or the same file to
- * all who read it. */
-static void flipped_bits(void **state)
-{
-    struct fixture *f = *state;
-    for (size_t at = 0; at < f->n; at += at < 40000 ? 3 : 61) {
-        mvlm_model *model;
-        mvlm_error error;
-        f->bytes[at] ^= (uint8_t)(1u << at % 8);
-        if (open_bytes(f, f->n, &model, &error) == MVLM_OK) {
-            if (mvlm_model_verify(model, NULL, NULL, &error) == MVLM_OK)
-                fail_msg("a flipped bit at %zu goes unnoticed", at);
-            mvlm_model_close(model);
-        }
-        f->bytes[at] = f->good[at];
-    }
-}
-
-/* The same with the digest mended, so that the checks behind it are reached: whatever opens can be
- * asked. */
-static void flipped_bits_resealed(void **state)
-{
-    struct fixture *f = *state;
-    const size_t front = (size_t)header(f)->data.offset;
-    for (size_t at = 0; at < front; at++) {
-        mvlm_model *model;
-        mvlm_error error;
-        if (f->good[at] == 0 && at % 16)
-            continue; /* most of the front is zeros */
-        f->bytes[at] ^= (uint8_t)(1u << at % 8);
-        if (header(f)->data.offset == front) /* else there is nothing to seal */
-            tiny_reseal(f->bytes);
-        if (open_bytes(f, f->n, &model, &error) == MVLM_OK) {
-            mvlm_session *session;
-            mvlm_turn turn = {.question = "aa"};
-            const mvlm_question question = {.turns = &turn, .n_turns = 1, .max_tokens = 2};
-            const mvlm_session_options options = {.n_threads = 1, .max_rss = 64 << 20};
-            if (mvlm_session_open(model, &options, &session, &error) == MVLM_OK)
-                mvlm_ask(session, &question, NULL, NULL, &error);
-            mvlm_session_close(session);
-            mvlm_model_close(model);
-        }
-        restore(f);
-    }
-}
-
 static void no_file(void **state)
 {
     struct fixture *f = *state;
@@ -489,8 +443,6 @@ int main(void)
         TEST(wrong_tokenizer),
         TEST(pieces_that_are_no_text),
         TEST(verify_reports),
-        TEST(flipped_bits),
-        TEST(flipped_bits_resealed),
         TEST(no_file),
         TEST(instruction_sets),
     };
