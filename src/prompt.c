@@ -221,6 +221,19 @@ static mvlm_status encode(const struct tokenizer *tokenizer, const struct text *
     return MVLM_OK;
 }
 
+/* The question's marks have been counted; a template could hold another, or make one with what stands beside it. */
+static mvlm_status check_places(const struct mvlm_model *model, const mvlm_question *question,
+                                const struct id_list *list, mvlm_error *error)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < list->n; i++)
+        n += list->ids[i] == MVLM_IMAGE_ID;
+    return n == question->n_pictures
+               ? MVLM_OK
+               : fail(error, MVLM_BAD_MODEL, "%s: its template makes %zu places of %zu pictures",
+                      model->weights.path, n, question->n_pictures);
+}
+
 mvlm_status prompt_ids(const struct mvlm_model *model, const mvlm_question *question,
                        struct id_list *list, mvlm_error *error)
 {
@@ -234,6 +247,8 @@ mvlm_status prompt_ids(const struct mvlm_model *model, const mvlm_question *ques
         status = id_list_add(list, (int32_t)d->tokenizer.bos_id, error);
     if (status == MVLM_OK)
         status = encode(model->tokenizer, &text, leads_of(model->tokenizer), list, error);
+    if (status == MVLM_OK)
+        status = check_places(model, question, list, error);
     text_close(&text);
     return status;
 }

@@ -10,7 +10,7 @@
 #include "model.h"
 
 /* Appends the ids of a whole question. Fails with MVLM_USAGE when it is empty, no UTF-8, or when
- * its marks and pictures are not equally many. */
+ * its marks and pictures are not equally many; with MVLM_BAD_MODEL when the template makes them so. */
 mvlm_status prompt_ids(const struct mvlm_model *model, const mvlm_question *question,
                        struct id_list *list, mvlm_error *error);
 

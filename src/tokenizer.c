@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <xxhash.h>
 
 #include "bpe.h"
@@ -21,7 +22,7 @@ static bool same_text(const struct piece *piece, const char *text, size_t n_byte
 
 static size_t first_slot(const struct tokenizer *t, const char *text, size_t n_bytes)
 {
-    return (size_t)XXH3_64bits(text, n_bytes) & (t->n_slots - 1);
+    return (size_t)XXH3_64bits_withSeed(text, n_bytes, t->seed) & (t->n_slots - 1);
 }
 
 int32_t tokenizer_find(const struct tokenizer *t, const char *text, size_t n_bytes)
@@ -224,6 +225,8 @@ mvlm_status tokenizer_open(const char *name, const struct description *descripti
         return fail_no_memory(error, "the tokenizer", sizeof *t);
     t->description = description;
     t->n_pieces = n_pieces;
+    if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) < 0)
+        t->seed = (uintptr_t)t; /* early in a system's start */
     t->longest = 1;
     for (t->n_slots = 16; t->n_slots < 2 * (size_t)n_pieces;)
         t->n_slots *= 2;

@@ -26,6 +26,7 @@ aarch64-linux-gnu-strip -o "$work/stripped" "$program"
 size=$(wc -c <"$work/stripped")
 [ "$size" -lt 2000000 ] || fail "$program has $size bytes without symbols, 2000000 are allowed"
 echo "$size bytes without symbols"
+sh tests/hardening_test.sh "$arm" aarch64-linux-gnu- || fail "$program is not hardened"
 
 # wide FILE...: instructions above ARMv8.0 that the kernels could have
 wide() {

@@ -5,6 +5,7 @@
 
 #include "cli_fixture.h"
 #include "format.h"
+#include "json_file.h"
 
 /* ---- info and verify -------------------------------------------------------------------- */
 
@@ -127,7 +128,7 @@ static void token_lines_go_there_and_back(void **state)
     for (char *line = strtok(golden, "\n"); line; line = strtok(NULL, "\n")) {
         json_t *json = json_loads(line, JSON_ALLOW_NUL, NULL);
         json_t *text = json_pack("{s:O}", "text", json_object_get(json, "text"));
-        char *dumped = json_dumps(text, 0);
+        char *dumped = json_written(text, 0);
         at += sprintf(at, "%s\n", dumped);
         free(dumped);
         json_decref(text);

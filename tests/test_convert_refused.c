@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "convert_fixture.h"
+#include "json_file.h"
 
 /* ---- config.json and its neighbours ----------------------------------------------------- */
 
@@ -495,7 +496,7 @@ static void build_large_weights(void)
             snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, parts[i].name);
             add_entry(header, &at, name, parts[i].rows, parts[i].columns);
         }
-    char *text = json_dumps(header, JSON_COMPACT);
+    char *text = json_written(header, JSON_COMPACT);
     build_safetensors_raw(checkpoint, "model.safetensors", text, strlen(text), 0);
     snprintf(path, sizeof path, "%s/model.safetensors", checkpoint);
     assert_int_equal(truncate(path, (off_t)(8 + strlen(text) + at)), 0);

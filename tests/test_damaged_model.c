@@ -29,7 +29,6 @@ static size_t n_good, n_picture;
 static struct format_header header;
 static struct reply expected;
 
-
 static int set_up(void **state)
 {
     char name[512];

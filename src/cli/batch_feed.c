@@ -126,7 +126,7 @@ static void open_image(struct feed *feed, struct work *work, const struct file_b
     work->kept = find_image(feed, work->image_digest);
     if (work->kept)
         return;
-    if (mvlm_image_open(feed->model, &picture, (uint64_t)feed->values->max_pixels, &image,
+    if (mvlm_image_open(feed->model, &picture, pixels_allowed(feed->values), &image,
                         &error) == MVLM_OK)
         work->kept = keep_image(feed, work->image_digest, image);
     else

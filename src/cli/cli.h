@@ -52,6 +52,8 @@ mvlm_status run_batch(const struct values *values, mvlm_error *error);
 
 /* Opens the model that the options name. */
 mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_error *error);
+/* --max-pixels, or fewer where decoding as many would take more than --max-rss. */
+uint64_t pixels_allowed(const struct values *values);
 void session_options_of(const struct values *values, mvlm_session_options *options);
 
 /* A whole file, or standard input for "-", into new memory with a NUL behind it. */

@@ -110,13 +110,20 @@ mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_err
     return mvlm_model_open(values->model, &options, model, error);
 }
 
+uint64_t pixels_allowed(const struct values *values)
+{
+    enum { BYTES_A_PIXEL = 24 }; /* of a PNG with 16 bits a channel: its rows twice, and two of RGB */
+    const uint64_t most = (uint64_t)values->max_pixels, room = values->max_rss / BYTES_A_PIXEL;
+    return values->max_rss && room < most ? room + 1 : most; /* 0 would be the default */
+}
+
 void session_options_of(const struct values *values, mvlm_session_options *options)
 {
     *options = (mvlm_session_options){.n_threads = threads_wanted(values),
                                       .n_ctx = (size_t)values->context,
                                       .kv_type = (mvlm_kv_type)values->kv_type,
                                       .max_rss = values->max_rss,
-                                      .max_pixels = (uint64_t)values->max_pixels,
+                                      .max_pixels = pixels_allowed(values),
                                       .cache_folder = values->cache,
                                       .cache_bytes = values->cache_bytes};
 }

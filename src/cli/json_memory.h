@@ -1,5 +1,7 @@
 /* JSON where memory may be missing. jansson does not always tell: it then calls a text damaged, or leaves a part of it
- * out. What is here fails then, and says why. Shared with the converter; any thread. */
+ * out. What is here fails then, and says why. Shared with the converter; any thread.
+ *
+ * Programs with this in them free what jansson's own json_dumps gives with json_get_alloc_funcs' free, not with free(). */
 #ifndef CLI_JSON_MEMORY_H
 #define CLI_JSON_MEMORY_H
 

@@ -1,5 +1,6 @@
 /* tensors -> JSON header + data; views + storages -> pickle -> zip records -> archive. */
 #include "checkpoint_builder.h"
+#include "json_file.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -156,7 +157,7 @@ void build_safetensors(const char *folder, const char *name, const struct built_
                                       (json_int_t)(at + n)));
         at += n;
     }
-    char *const text = json_dumps(header, JSON_COMPACT);
+    char *const text = json_written(header, JSON_COMPACT);
     assert_non_null(text);
     struct bytes padded = {0};
     bytes_add(&padded, text, strlen(text));
@@ -189,7 +190,7 @@ void build_index(const char *folder, const char *name, const char *const *tensor
         json_object_set_new(map, tensors[i], json_string(shards[i]));
     json_t *const index =
         json_pack("{s:{s:i}, s:o}", "metadata", "total_size", 0, "weight_map", map);
-    char *const text = json_dumps(index, JSON_INDENT(2));
+    char *const text = json_written(index, JSON_INDENT(2));
     assert_non_null(text);
     file_write(folder, name, text, strlen(text));
     free(text);
