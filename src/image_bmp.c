@@ -91,7 +91,7 @@ static mvlm_status check_encoding(const struct image_source *source, struct bmp 
 
 static uint32_t magnitude(int32_t value)
 {
-    return value < 0 ? 0u - (uint32_t)value : (uint32_t)value;
+    return (uint32_t)(value < 0 ? -(int64_t)value : value);
 }
 
 /* The new file's headers, up to the palette. */

@@ -144,9 +144,11 @@ static mvlm_status op_long(struct machine *m, int how)
     if (n > 8)
         return refuse(m, "integer of %u bytes, at most 8", n);
     TRY(take_bytes(m, n, &bytes));
-    uint64_t number = n && bytes[n - 1] & 0x80 ? UINT64_MAX : 0;
-    for (uint32_t i = n; i-- > 0;)
-        number = number << 8 | bytes[i];
+    uint64_t number = 0;
+    for (uint32_t i = 0; i < n; i++)
+        number |= (uint64_t)bytes[i] << 8 * i;
+    if (n && bytes[n - 1] & 0x80) /* negative */
+        number |= ~(UINT64_MAX >> (64 - 8 * n));
     return push(m, (struct value){.kind = INT, .integer = (int64_t)number});
 }
 

@@ -61,8 +61,8 @@ static void convert_f16(const void *source, float *out, int64_t n)
         const float small = (float)(int32_t)magnitude * 0x1p-24f;
         uint32_t subnormal;
         memcpy(&subnormal, &small, sizeof small);
-        const uint32_t is_small = 0u - (magnitude < 0x400u);
-        const uint32_t is_special = 0u - (magnitude > 0x7bffu);
+        const uint32_t is_small = magnitude < 0x400u ? UINT32_MAX : 0;
+        const uint32_t is_special = magnitude > 0x7bffu ? UINT32_MAX : 0;
         const uint32_t moved = (magnitude << 13) + rebias + (rebias & is_special);
         const uint32_t sign = (half[i] & 0x8000u) << 16;
         const uint32_t bits = sign | (subnormal & is_small) | (moved & ~is_small);
