@@ -42,7 +42,8 @@ static struct format_merge merge_at(const struct tokenizer *t, size_t rank)
 /* The slot of that pair: its rank + 1, or 0 where it is to be entered. */
 static uint32_t *merge_slot(const struct tokenizer *t, struct format_merge wanted)
 {
-    size_t slot = (size_t)XXH3_64bits_withSeed(&wanted, sizeof wanted, t->seed) & (t->n_merge_slots - 1);
+    size_t slot =
+        (size_t)XXH3_64bits_withSeed(&wanted, sizeof wanted, t->seed) & (t->n_merge_slots - 1);
     for (; t->merge_slots[slot]; slot = (slot + 1) & (t->n_merge_slots - 1)) {
         const struct format_merge merge = merge_at(t, t->merge_slots[slot] - 1);
         if (merge.left == wanted.left && merge.right == wanted.right)

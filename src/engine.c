@@ -48,6 +48,7 @@ static mvlm_status open_images(struct mvlm_session *s, struct sequence *q, mvlm_
                             &q->own_images[q->n_own_images], error));
     }
     for (size_t i = 0; i < n; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): there are as many as pictures */
         if (q->images[i]->model != s->model)
             return fail(error, MVLM_USAGE, "picture %zu was opened for another model", i + 1);
         q->counters.decode_picture_ms += q->images[i]->decode_ms;

@@ -13,7 +13,7 @@
 /* stb_image counts bytes in ints, some of them six for a pixel. */
 #define MOST_PIXELS (UINT64_C(1) << 28)
 
-mvlm_status refuse(const struct image_source *source, const char *format, ...)
+mvlm_status(refuse)(const struct image_source *source, const char *format, ...)
 {
     char reason[256];
     va_list arguments;
@@ -56,7 +56,7 @@ int exif_orientation(const uint8_t *block, size_t n_bytes)
     if (n_bytes < HEADER)
         return 1;
     const bool big = !memcmp(block, "MM\0*", 4);
-    if (!big && memcmp(block, "II*\0", 4))
+    if (!big && memcmp(block, "II*\0", 4) != 0)
         return 1;
     const size_t directory = big ? be32(block + 4) : le32(block + 4);
     if (directory > n_bytes - 2)

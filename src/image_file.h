@@ -49,6 +49,10 @@ mvlm_status bmp_walk(const struct image_source *source, struct image_file *file)
 __attribute__((format(printf, 2, 3))) mvlm_status refuse(const struct image_source *source,
                                                          const char *format, ...);
 
+#ifdef __clang_analyzer__ /* as in status.h */
+#define refuse(...) (refuse(__VA_ARGS__), MVLM_BAD_PICTURE)
+#endif
+
 /* Notes the size, or refuses an empty or too large one. */
 mvlm_status set_size(const struct image_source *source, struct image_file *file, uint32_t width,
                      uint32_t height);

@@ -78,7 +78,7 @@ static mvlm_status read_exif(struct jpeg *jpeg, uint8_t marker, const uint8_t *d
 {
     static const char tag[6] = "Exif\0";
     (void)marker;
-    if (n < sizeof tag || memcmp(data, tag, sizeof tag) || jpeg->has_exif)
+    if (n < sizeof tag || memcmp(data, tag, sizeof tag) != 0 || jpeg->has_exif)
         return MVLM_OK;
     jpeg->has_exif = true;
     jpeg->file->turn = exif_orientation(data + sizeof tag, n - sizeof tag);

@@ -295,7 +295,7 @@ mvlm_status png_walk(const struct image_source *source, struct image_file *file)
     static const uint8_t signature[SIGNATURE] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
     struct png png = {.source = source, .file = file};
     const size_t n = source->n_bytes < SIGNATURE ? source->n_bytes : SIGNATURE;
-    if (memcmp(source->bytes, signature, n))
+    if (memcmp(source->bytes, signature, n) != 0)
         return refuse(source, "damaged PNG: wrong signature");
     if (n < SIGNATURE)
         return refuse(source, "truncated PNG: no IEND chunk in %zu bytes", source->n_bytes);

@@ -33,14 +33,13 @@ static void measure_peak(struct mvlm_session *s, enum peak_kind kind, double *pe
 {
     struct peak_job job = {s->compute.kernels, kind, FIRST_LOOPS};
     const size_t n_tasks = (size_t)s->options.n_threads * TASKS_A_THREAD;
-    double macs, start, seconds = 0;
-    /* how long is a task? */
-    while (seconds < TASK_SECONDS / 2) {
+    double macs, start, seconds;
+    do { /* how long is a task? */
         job.loops *= 2;
         start = seconds_now();
         macs = job.kernels->peak(kind, job.loops);
         seconds = seconds_now() - start;
-    }
+    } while (seconds < TASK_SECONDS / 2);
     start = seconds_now();
     compute_run(&s->compute, n_tasks, run_peak, &job);
     *per_second = macs * (double)n_tasks / (seconds_now() - start);
@@ -92,8 +91,10 @@ static void measure_reading(struct mvlm_session *s, double *per_second)
     const size_t n_blocks = (job.n_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
     double bytes = 0;
     const double start = seconds_now();
-    for (; bytes < LEAST_BYTES; bytes += (double)job.n_bytes)
+    while (bytes < LEAST_BYTES) {
         compute_run(&s->compute, n_blocks, read_block, &job);
+        bytes += (double)job.n_bytes;
+    }
     *per_second = bytes / (seconds_now() - start);
 }
 

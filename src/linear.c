@@ -230,6 +230,7 @@ static void run_int_tiles(const struct job *job, const struct product *product, 
                  n_after = left < n_tiles ? left : n_tiles;
     const size_t block = job->compute->kernels->int_rows, /* at most FLOAT_ROWS */
         n_blocks = (n_rows + block - 1) / block;
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): there are rows, and tiles */
     const size_t fetch = n_rows <= FEW_ROWS ? 0 : n_after * bytes / (n_blocks * n_tiles);
     const uint8_t *next = tile_at(w, first + n_tiles);
     struct int_tile tiles[GROUP];

@@ -139,7 +139,7 @@ static void sequences_layout(struct mvlm_session *s, const struct session_sizes 
 {
     const struct description *d = &s->model->description;
     struct arena *arena = &s->arena;
-    struct sequence measured;
+    struct sequence measured = {0};
     for (size_t i = 0; i < sizes->n_sequences; i++)
         kv_cache_layout(s->sequences ? &s->sequences[i].cache : &measured.cache, arena,
                         sizes->kv_type, (size_t)d->decoder.n_layers, (size_t)d->decoder.n_kv_heads,

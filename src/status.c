@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-mvlm_status fail(mvlm_error *error, mvlm_status status, const char *format, ...)
+mvlm_status(fail)(mvlm_error *error, mvlm_status status, const char *format, ...)
 {
     if (error) {
         va_list arguments;
@@ -19,7 +19,7 @@ mvlm_status fail(mvlm_error *error, mvlm_status status, const char *format, ...)
     return status;
 }
 
-mvlm_status fail_no_memory(mvlm_error *error, const char *what, size_t bytes)
+mvlm_status(fail_no_memory)(mvlm_error *error, const char *what, size_t bytes)
 {
     return fail(error, MVLM_NO_MEMORY, "out of memory: %zu bytes for %s", bytes, what);
 }

@@ -15,6 +15,11 @@ __attribute__((format(printf, 3, 4))) mvlm_status fail(mvlm_error *error, mvlm_s
 /* The message for a failed allocation of `bytes` for `what`. */
 mvlm_status fail_no_memory(mvlm_error *error, const char *what, size_t bytes);
 
+#ifdef __clang_analyzer__ /* it looks into no other file: that what failed is not MVLM_OK it has to be told */
+#define fail(error, status, ...)           (fail(error, status, __VA_ARGS__), status)
+#define fail_no_memory(error, what, bytes) (fail_no_memory(error, what, bytes), MVLM_NO_MEMORY)
+#endif
+
 /* Returns from the calling function when `call` does not return MVLM_OK. */
 #define TRY(call)                                                                                  \
     do {                                                                                           \

@@ -202,15 +202,15 @@ int team_size(const struct team *team)
 /* The lowest-numbered processor of `cpu`'s core: two threads of one core have the same. -1: not known. */
 static int first_sibling(int cpu)
 {
-    char path[96];
-    int first = -1;
+    char path[96], line[32], *end = line;
+    long first = -1;
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
     FILE *file = fopen(path, "re");
-    if (file && fscanf(file, "%d", &first) != 1)
-        first = -1;
+    if (file && fgets(line, sizeof line, file))
+        first = strtol(line, &end, 10);
     if (file)
         fclose(file);
-    return first;
+    return end > line && first >= 0 && first < CPU_SETSIZE ? (int)first : -1;
 }
 
 int threads_available(void)

@@ -54,7 +54,7 @@ static bool is_byte_piece(const struct tokenizer *t, const struct piece *piece, 
         return piece->type == PIECE_NORMAL && length == piece->n_bytes && value >= 0;
     }
     char digits[3] = {0};
-    if (piece->type != PIECE_BYTE || piece->n_bytes != 6 || memcmp(piece->text, "<0x", 3) ||
+    if (piece->type != PIECE_BYTE || piece->n_bytes != 6 || memcmp(piece->text, "<0x", 3) != 0 ||
         piece->text[5] != '>' || !isxdigit((unsigned char)piece->text[3]) ||
         !isxdigit((unsigned char)piece->text[4]))
         return false;

@@ -30,7 +30,8 @@ struct tokenizer {
     const struct description *description;
     struct piece *pieces; /* [n_pieces] */
     size_t n_pieces;
-    uint64_t seed;         /* of the hash tables: drawn anew, so that no file can be made to fill one place */
+    uint64_t
+        seed; /* of the hash tables: drawn anew, so that no file can be made to fill one place */
     uint32_t *slots;       /* open hash table over texts: id + 1, 0 for empty */
     size_t n_slots;        /* a power of two */
     int32_t byte_ids[256]; /* -1: no such piece */

@@ -160,7 +160,7 @@ static void verify_tensor(struct report *report, const struct format_tensor *t)
         tell(report, true,
              "tensor %s: digest does not match: the file is damaged between bytes %llu and %llu",
              t->name, (unsigned long long)t->range.offset,
-             (unsigned long long)(t->range.offset + t->range.n_bytes));
+             (unsigned long long)t->range.offset + t->range.n_bytes);
     if (is_quantized(t->type)) {
         verify_quantized(report, bytes, t);
         return;

@@ -7,6 +7,7 @@
 
 #include "batch.h"
 #include "batch_merge.h"
+#include "system_files.h"
 
 /* ---- Answering -------------------------------------------------------------------------- */
 
@@ -198,14 +199,10 @@ static mvlm_status run_items(struct batch *b, mvlm_error *error)
 /* Bytes that may be had without harm to others; 0: not known. */
 static uint64_t available_memory(void)
 {
-    char line[256];
-    unsigned long long kilobytes = 0;
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file && !kilobytes && fgets(line, sizeof line, file))
-        sscanf(line, "MemAvailable: %llu kB", &kilobytes);
-    if (file)
-        fclose(file);
-    return kilobytes * 1024;
+    char value[64];
+    return read_key("/proc/meminfo", "MemAvailable", value, sizeof value)
+               ? strtoull(value, NULL, 10) * 1024
+               : 0;
 }
 
 /* What n answers together take, with the pictures that are kept ready for them. */
@@ -358,12 +355,13 @@ static mvlm_status close_batch(struct batch *b, mvlm_status status, mvlm_error *
 /* "I/N" -> shard_index, shard_count. */
 static mvlm_status read_shard(struct values *values, mvlm_error *error)
 {
-    long long index, count;
-    int end = 0;
+    char *slash, *end = NULL;
     if (!values->shard)
         return MVLM_OK;
-    if (sscanf(values->shard, "%lld/%lld%n", &index, &count, &end) != 2 || values->shard[end] ||
-        index < 0 || index >= count)
+    errno = 0;
+    const long long index = strtoll(values->shard, &slash, 10),
+                    count = *slash == '/' ? strtoll(slash + 1, &end, 10) : 0;
+    if (slash == values->shard || !end || *end || errno || index < 0 || index >= count)
         return cli_fail(error, MVLM_USAGE, "--shard: \"%.60s\" is no I/N with I from 0 to N - 1",
                         values->shard);
     values->shard_index = index;

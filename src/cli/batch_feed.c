@@ -58,6 +58,7 @@ static struct kept_image *keep_image(struct feed *feed, const char *digest, mvlm
             (!place || !k->image || (place->image && k->last_used < place->last_used)))
             place = k;
     }
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): one is free, as said above */
     mvlm_image_close(place->image);
     *place = (struct kept_image){.image = image, .n_users = 1, .last_used = ++feed->clock};
     memcpy(place->digest, digest, sizeof place->digest);
@@ -126,8 +127,8 @@ static void open_image(struct feed *feed, struct work *work, const struct file_b
     work->kept = find_image(feed, work->image_digest);
     if (work->kept)
         return;
-    if (mvlm_image_open(feed->model, &picture, pixels_allowed(feed->values), &image,
-                        &error) == MVLM_OK)
+    if (mvlm_image_open(feed->model, &picture, pixels_allowed(feed->values), &image, &error) ==
+        MVLM_OK)
         work->kept = keep_image(feed, work->image_digest, image);
     else
         item_fail(&work->item, error.status, "%s", error.message);

@@ -58,8 +58,7 @@ static mvlm_status add_picture(struct chat *chat, const char *path, mvlm_error *
     if (status != MVLM_OK)
         return status;
     const mvlm_picture picture = {.name = path, .bytes = file.bytes, .n_bytes = file.n};
-    status =
-        mvlm_image_open(chat->model, &picture, pixels_allowed(chat->values), &image, error);
+    status = mvlm_image_open(chat->model, &picture, pixels_allowed(chat->values), &image, error);
     free(file.bytes);
     return status == MVLM_OK ? chat_add_image(&chat->turns, image, path, error) : status;
 }

@@ -20,6 +20,7 @@ static mvlm_status add_choice(struct choices *c, const char *choice, mvlm_error 
     if (!*choice)
         return cli_fail(error, MVLM_USAGE, "--choices: choice %zu is empty", c->n + 1);
     for (size_t i = 0; i < c->n; i++)
+        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): the first n are set below */
         if (strcmp(c->items[i], choice) == 0)
             return cli_fail(error, MVLM_USAGE, "--choices: \"%.100s\" stands twice", choice);
     c->items[c->n++] = choice;

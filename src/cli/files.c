@@ -112,7 +112,9 @@ mvlm_status open_model(const struct values *values, mvlm_model **model, mvlm_err
 
 uint64_t pixels_allowed(const struct values *values)
 {
-    enum { BYTES_A_PIXEL = 24 }; /* of a PNG with 16 bits a channel: its rows twice, and two of RGB */
+    enum {
+        BYTES_A_PIXEL = 24
+    }; /* of a PNG with 16 bits a channel: its rows twice, and two of RGB */
     const uint64_t most = (uint64_t)values->max_pixels, room = values->max_rss / BYTES_A_PIXEL;
     return values->max_rss && room < most ? room + 1 : most; /* 0 would be the default */
 }

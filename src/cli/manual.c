@@ -139,7 +139,8 @@ static void print_bash(const struct program *program, FILE *out)
     char function[64];
     snprintf(function, sizeof function, "_%s", program->name);
     for (char *at = function; *at; at++)
-        *at = *at == '-' ? '_' : *at;
+        if (*at == '-')
+            *at = '_';
     fprintf(out,
             "# bash completion for %s, made from its option table\n%s() {\n"
             "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}\n"

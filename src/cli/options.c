@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-mvlm_status cli_fail(mvlm_error *error, mvlm_status status, const char *format, ...)
+mvlm_status(cli_fail)(mvlm_error *error, mvlm_status status, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -80,7 +80,7 @@ void variable_name(const struct program *program, const struct option *option, c
     const char *longest = strstr(option->names, "--");
     size_t n = (size_t)snprintf(name, 64, "%s", program->variables);
     for (longest += 2; *longest && *longest != ' ' && n < 63; longest++)
-        name[n++] = *longest == '-' ? '_' : (char)toupper((unsigned char)*longest);
+        name[n++] = (char)(*longest == '-' ? '_' : toupper((unsigned char)*longest));
     name[n] = 0;
 }
 

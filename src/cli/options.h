@@ -93,6 +93,9 @@ void report_error(const struct program *program, const mvlm_error *error);
 /* Writes a message into `error` and returns `status`. */
 __attribute__((format(printf, 3, 4))) mvlm_status cli_fail(mvlm_error *error, mvlm_status status,
                                                            const char *format, ...);
+#ifdef __clang_analyzer__ /* it looks into no other file: that what failed is not MVLM_OK it has to be told */
+#define cli_fail(error, status, ...) (cli_fail(error, status, __VA_ARGS__), status)
+#endif
 __attribute__((format(printf, 3, 0))) void cli_vfail(mvlm_error *error, mvlm_status status,
                                                      const char *format, va_list arguments);
 

@@ -19,7 +19,7 @@ static char *soften_integers(const char *text, size_t n, size_t *n_softer)
         while (!in_string && i + digits < n && text[i + digits] >= '0' && text[i + digits] <= '9')
             digits++;
         if (digits) {
-            const char next = i + digits < n ? text[i + digits] : 0;
+            const char next = i + digits < n ? text[i + digits] : '\0';
             const bool real = next == '.' || next == 'e' || next == 'E' ||
                               (i > 0 && (text[i - 1] == '.' || text[i - 1] == 'e' ||
                                          text[i - 1] == 'E' || text[i - 1] == '+'));

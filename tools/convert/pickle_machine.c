@@ -32,6 +32,9 @@ __attribute__((format(printf, 2, 3))) static mvlm_status refuse(const struct mac
     va_end(arguments);
     return source_file_fail(m->file, m->error, "data.pkl, byte %zu: %s", m->opcode_at, message);
 }
+#ifdef __clang_analyzer__ /* as in status.h */
+#define refuse(...) (refuse(__VA_ARGS__), MVLM_BAD_MODEL)
+#endif
 
 /* ---- Bytes, stack, values --------------------------------------------------------------- */
 

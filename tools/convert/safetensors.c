@@ -103,7 +103,7 @@ static mvlm_status read_entry(const struct source_file *file, uint64_t data, con
         return source_file_fail(file, error, "tensor '%s': entry is not an object", name);
     TRY(read_shape(file, entry, tensor, error));
     const json_t *const range = json_object_get(entry, "data_offsets");
-    int64_t offsets[2], count, n_bytes;
+    int64_t offsets[2] = {0}, count, n_bytes;
     if (!json_is_array(range) || json_array_size(range) != 2)
         return source_file_fail(file, error, "tensor '%s': data_offsets is not a pair", name);
     TRY(read_integers(file, name, "data_offsets", range, offsets, error));

@@ -13,8 +13,8 @@
 
 #include "status.h"
 
-mvlm_status source_file_fail(const struct source_file *file, mvlm_error *error, const char *format,
-                             ...)
+mvlm_status(source_file_fail)(const struct source_file *file, mvlm_error *error, const char *format,
+                              ...)
 {
     char message[sizeof error->message];
     va_list arguments;

@@ -33,6 +33,10 @@ mvlm_status source_file_load(const struct source_file *file, uint64_t offset, ui
 __attribute__((format(printf, 3, 4))) mvlm_status
 source_file_fail(const struct source_file *file, mvlm_error *error, const char *format, ...);
 
+#ifdef __clang_analyzer__ /* as in status.h */
+#define source_file_fail(...) (source_file_fail(__VA_ARGS__), MVLM_BAD_MODEL)
+#endif
+
 /* Bytes of a file made fit for a message: cut to the size, '?' for all but printable ASCII.
  * Returns `out`. */
 enum { QUOTE_SIZE = 128 };

@@ -142,7 +142,7 @@ static mvlm_status read_part(const struct reader *reader, uint64_t offset, const
         convert_axes(reader, reader->buffer, axes, n, out);
         return MVLM_OK;
     }
-    struct axis half[MAX_DIMS];
+    struct axis half[MAX_DIMS] = {{0}};
     memcpy(half, axes, (size_t)n * sizeof *axes);
     int largest = 0;
     while (half[largest].count == 1)
