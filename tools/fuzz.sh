@@ -5,7 +5,8 @@
 #     -m   for each target (default 1; fractions are fine)
 #     -u   go on, round after round, until all targets together have executed so many inputs: 1000000000
 #     -j   targets at a time (default: as many as there are cores)
-#   tools/fuzz.sh --keep    put the smallest set of inputs that covers as much into tests/fuzz/corpus
+#   tools/fuzz.sh --keep    put a small set of inputs that covers as much into tests/fuzz/corpus
+# A finding is mended, and goes into tests/fuzz/found/TARGET under a name that says what it was: ctest runs both.
 # What was found grows in build-fuzz/fuzz from run to run: inputs, findings, executions so far.
 set -eu
 cd "$(dirname "$0")/.."
@@ -37,12 +38,24 @@ length_of() {
     esac
 }
 
+# What may be kept of a target in the repository, in bytes: two megabytes in all.
+room_of() {
+    case $1 in
+    model) echo 500000 ;;
+    config | zip) echo 300000 ;;
+    *) echo 80000 ;;
+    esac
+}
+
 if [ "$keep" ]; then
     for target; do
         new=$work/kept/$target
         rm -rf "$new" && mkdir -p "$new" "$work/corpus/$target" "tests/fuzz/corpus/$target"
-        "$build/tests/fuzz/fuzz_$target" -merge=1 -max_len="$(length_of "$target")" "$new" "tests/fuzz/corpus/$target" \
-            "$work/corpus/$target" >"$work/$target.merge.log" 2>&1 || { tail -20 "$work/$target.merge.log" && exit 1; }
+        # edges alone: how often each is passed would keep ten times as much
+        "$build/tests/fuzz/fuzz_$target" -set_cover_merge=1 -use_counters=0 -use_cmp=0 -max_len="$(length_of "$target")" "$new" \
+            "tests/fuzz/corpus/$target" "$work/corpus/$target" >"$work/$target.merge.log" 2>&1 ||
+            { tail -20 "$work/$target.merge.log" && exit 1; }
+        (cd "$new" && ls -lSr | awk -v room="$(room_of "$target")" 'NF > 8 && (n += $5) > room {print $9}' | xargs -r rm --)
         rm -rf "tests/fuzz/corpus/$target" && cp -R "$new" "tests/fuzz/corpus/$target"
         printf '%-14s %5d inputs, %4d KB\n' "$target" "$(ls "$new" | wc -l)" "$(du -sk --apparent-size "$new" | cut -f1)"
     done

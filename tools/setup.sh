@@ -1,13 +1,17 @@
 #!/bin/sh
 # Installs the Debian packages that the project is built with, if any is missing. Sourced or run by demo.sh and test.sh.
-#   tools/setup.sh [tests] [arm64]     also what only the tests need; what the preset arm64 needs, and to run what it builds
-# (arm64 only on Debian, whose mirrors have both architectures)
+#   tools/setup.sh [tests] [check] [arm64]
+#     tests   also what only the tests need
+#     check   clang with its sanitizers, static analysis, valgrind, coverage
+#     arm64   what the preset arm64 needs, and to run what it builds (only on Debian, whose mirrors have both architectures)
 set -eu
 
 build_packages="gcc libc6-dev make cmake pkg-config libgomp1 libstb-dev libjansson-dev libxxhash-dev libutf8proc-dev zlib1g-dev libedit-dev"
 test_packages="libcmocka-dev libsimde-dev"
 arm64_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static libjansson-dev:arm64 libxxhash-dev:arm64 libutf8proc-dev:arm64
 zlib1g-dev:arm64 libgomp1:arm64 libcmocka-dev:arm64"
+
+check_packages="clang libomp-dev libclang-rt-dev llvm clang-tidy cppcheck valgrind"
 
 missing() {
     for package in "$@"; do
@@ -24,6 +28,7 @@ wanted=$build_packages
 for what; do
     case $what in
     tests) wanted="$wanted $test_packages" ;;
+    check) wanted="$wanted $test_packages $check_packages" ;;
     arm64) wanted="$wanted $arm64_packages" ;;
     esac
 done
