@@ -52,6 +52,7 @@ while [ $round -lt "$rounds" ]; do
         0 | 1 | 5) ;;
         *) complain "batch $job ended with $code: $(cat "$work/$job.err")" ;;
         esac
+        [ "$code" != 1 ] || grep -q '"error"' "$work/$job" || complain "batch $job ended with 1, but no record says why"
         [ "$code" != 5 ] || [ -s "$work/$job.err" ] || complain "batch $job ended with 5 and said nothing"
         [ ! -s "$work/$job" ] || [ -z "$(tail -c 1 "$work/$job" | tr -d '\n')" ] || complain "batch $job left a torn record"
         [ -z "$(find "$work/$job.d" -name '*.part' 2>/dev/null)" ] || complain "batch $job left half a sidecar"
