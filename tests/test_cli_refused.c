@@ -200,6 +200,8 @@ static void refuses_wrong_pictures(void **state)
         {{V1, "-p", "a", PICTURE, "-i", "@g/images/bad/half.png"},
          .part = "@g/images/bad/half.png"},
         {{V1, "-p", "a", PICTURE, "--max-pixels", "10"}, .part = "10"},
+        {{V1, "-p", "a", "-i", "@g/images/bad/bomb.png", "--max-rss", "48M"},
+         .part = "at most 2097153"},
         {{"trace", V1, "-p", "a", "-i", "@g/images/bad/half.jpg", "-o", "@t/trace"},
          .part = "half.jpg"},
     };

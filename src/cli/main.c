@@ -173,7 +173,8 @@ static const struct option options[] = {
     {"--max-rss", OPTION_BYTES, V(max_rss), "BYTES", 1, 1e18, NULL, ASK | PERPLEXITY | BENCH,
      "refuse before allocating what needs more; K, M and G are understood"},
     {"--max-pixels", OPTION_INTEGER, V(max_pixels), "N", 1, 1e12, NULL, ASK | BENCH,
-     "refuse larger pictures before decoding (default 100000000)"},
+     "refuse larger pictures before decoding (default 100000000; fewer where --max-rss asks for "
+     "it)"},
     {"--isa", OPTION_TEXT, V(isa), "NAME", 0, 0, NULL, ALL,
      "highest instruction set to use: c; avx2, avxvnni, avx512vnni; neon, dotprod, i8mm "
      "(default: the best there is)"},
