@@ -1,10 +1,9 @@
-/* OpenMP starts the team's threads, once, in a region that lasts until the team is closed; jobs are handed out by C11
- * atomics: a barrier of OpenMP's may spin for milliseconds while another process holds the core of the thread that it
- * waits for. */
+/* Threads of POSIX, which wait for jobs that C11 atomics hand out. (Not OpenMP's: its run time ends the process where it gets no
+ * memory or no thread, and its barriers may spin for milliseconds while another process holds the core of the thread that
+ * they wait for.) */
 #include "threads.h"
 
 #include <linux/futex.h>
-#include <omp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -34,16 +33,23 @@ struct event {
     atomic_uint sleepers;
 };
 
+/* A thread besides the caller's. */
+struct worker {
+    struct team *team;
+    int thread; /* from 1 */
+    pthread_t id;
+};
+
 struct team {
     int n_threads; /* the caller's among them */
+    int n_workers; /* that were started */
     bool closed;
     task_fn task;
     void *argument;
-    pthread_t starter; /* where there are more threads than the caller's: it opens their region */
-    struct event started; /* 1: they wait for jobs */
     struct event job;     /* counts the jobs handed out */
     struct event working; /* threads besides the caller that are still at the job */
     struct share shares[MAX_THREADS];
+    struct worker workers[MAX_THREADS - 1];
 };
 
 /* ---- Waiting ---------------------------------------------------------------------------- */
@@ -116,14 +122,16 @@ void team_run(struct team *team, size_t n_tasks, task_fn task, void *argument)
         event_wait(&team->working, left);
 }
 
-/* A thread besides the caller: one job after another. */
-static void serve(struct team *team, int thread)
+/* A worker's life: one job after another. */
+static void *serve(void *argument)
 {
+    struct worker *worker = argument;
+    struct team *team = worker->team;
     for (unsigned seen = 0;; seen++) {
         event_wait(&team->job, seen);
         if (team->closed)
-            return;
-        work(team, thread);
+            return NULL;
+        work(team, worker->thread);
         atomic_fetch_sub(&team->working.value, 1);
         event_wake(&team->working);
     }
@@ -131,35 +139,24 @@ static void serve(struct team *team, int thread)
 
 /* ---- Opening and closing ---------------------------------------------------------------- */
 
-static void *start(void *argument)
-{
-    struct team *team = argument;
-#pragma omp parallel num_threads(team->n_threads - 1)
-    {
-        if (omp_get_thread_num() == 0) {
-            team->n_threads =
-                omp_get_num_threads() + 1; /* fewer than asked for, where there are no more */
-            atomic_store(&team->started.value, 1);
-            event_wake(&team->started);
-        }
-        serve(team, omp_get_thread_num() + 1);
-    }
-    return NULL;
-}
-
-/* Starts the region's thread with all signals blocked that are not of its own doing: the threads of the region inherit
- * that, and handlers run where the program expects them. */
-static int start_quietly(struct team *team)
+/* With all signals blocked that are not of their own doing: handlers run where the program expects them. */
+static bool start_workers(struct team *team)
 {
     static const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
     sigset_t all, before;
+    bool good = true;
     sigfillset(&all);
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         sigdelset(&all, own[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&team->starter, NULL, start, team);
+    while (good && team->n_workers < team->n_threads - 1) {
+        struct worker *worker = &team->workers[team->n_workers];
+        *worker = (struct worker){.team = team, .thread = team->n_workers + 1};
+        good = pthread_create(&worker->id, NULL, serve, worker) == 0;
+        team->n_workers += good;
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed;
+    return good;
 }
 
 struct team *team_open(int n_threads)
@@ -169,12 +166,9 @@ struct team *team_open(int n_threads)
         return NULL;
     memset(team, 0, sizeof *team);
     team->n_threads = n_threads;
-    if (n_threads > 1) {
-        if (start_quietly(team) != 0) {
-            free(team);
-            return NULL;
-        }
-        event_wait(&team->started, 0);
+    if (!start_workers(team)) {
+        team_close(team);
+        return NULL;
     }
     return team;
 }
@@ -183,12 +177,11 @@ void team_close(struct team *team)
 {
     if (!team)
         return;
-    if (team->n_threads > 1) {
-        team->closed = true;
-        atomic_fetch_add(&team->job.value, 1);
-        event_wake(&team->job);
-        pthread_join(team->starter, NULL);
-    }
+    team->closed = true;
+    atomic_fetch_add(&team->job.value, 1);
+    event_wake(&team->job);
+    for (int i = 0; i < team->n_workers; i++)
+        pthread_join(team->workers[i].id, NULL);
     free(team);
 }
 

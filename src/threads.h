@@ -1,4 +1,4 @@
-/* A team of threads; the only room that knows OpenMP. Threads split outputs, never sums. */
+/* A team of threads. Threads split outputs, never sums. */
 #ifndef SRC_THREADS_H
 #define SRC_THREADS_H
 
@@ -11,7 +11,7 @@ int threads_available(void);
 
 struct team;
 
-/* Starts a team of at most n_threads (at least 1), the caller of team_run being one of them. The others live until
+/* Starts a team of n_threads (1 to MAX_THREADS), the caller of team_run being one of them. The others live until
  * team_close; between jobs they spin briefly and then sleep, so that they cost other processes nothing. NULL when there
  * is no memory or no thread to be had. They take no signals but those of their own faults. */
 struct team *team_open(int n_threads);

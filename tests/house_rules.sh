@@ -25,8 +25,10 @@ grep -n '#include "[^"]*/' src/*.[ch] | grep -vE '"\.\./kernels/kernels\.h"' |
 include_other_than kernels none | breach "kernels see themselves"
 grep -n '#include <' kernels/*.[ch] kernels/c/*.[ch] |
     grep -vE '<(math|stdbool|stddef|stdint|string)\.h>|^kernels/cpu\.c:.*<(cpuid|stdio|sys/auxv)\.h>|^kernels/kernels\.c:.*<time\.h>' | breach "kernels see libc"
-grep -nE 'omp\.h|#pragma omp|omp_[a-z]+\(' -r src kernels tools include --include=*.[ch] | grep -v '^src/threads\.c:' |
-    breach "OpenMP only in src/threads.c"
+grep -nE 'omp\.h|#pragma omp|omp_[a-z]+\(' -r src kernels tools include --include=*.[ch] |
+    breach "no OpenMP: its run time ends the process where it gets no memory"
+grep -n 'pthread_create' -r src kernels tools include --include=*.[ch] | grep -vE '^src/(threads|cli/(batch_feed|bench_energy))\.c:' |
+    breach "threads are started in src/threads.c, and for pictures and energy beside the answers"
 grep -n 'stb_image' -r src kernels tools include --include=*.[ch] | grep '#include' | grep -v '^src/image\.c:' |
     breach "stb only in src/image.c"
 grep -nE 'immintrin\.h|x86intrin\.h|arm_neon\.h|_mm(256|512)?_[a-z]|\bv[a-z]+q?_[fsu](8|16|32)\(' -r src kernels tools \

@@ -129,7 +129,7 @@ static void one_process_writes(void **state)
 /* The disk is full in the middle of a record: the last good one stays, and it can go on. */
 static void a_full_disk_loses_nothing(void **state)
 {
-    /* of 512 bytes; a record has some 700, and LLVM's OpenMP needs 1024 in a file of its own */
+    /* of 512 bytes; a record has some 700 */
     for (int blocks = 2; blocks < 7; blocks += 2) {
         char *script;
         batch_begin(state);

@@ -6,12 +6,12 @@
 #     arm64   what the preset arm64 needs, and to run what it builds (only on Debian, whose mirrors have both architectures)
 set -eu
 
-build_packages="gcc libc6-dev make cmake pkg-config libgomp1 libstb-dev libjansson-dev libxxhash-dev libutf8proc-dev zlib1g-dev libedit-dev"
+build_packages="gcc libc6-dev make cmake pkg-config libstb-dev libjansson-dev libxxhash-dev libutf8proc-dev zlib1g-dev libedit-dev"
 test_packages="libcmocka-dev libsimde-dev"
 arm64_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static libjansson-dev:arm64 libxxhash-dev:arm64 libutf8proc-dev:arm64
-zlib1g-dev:arm64 libgomp1:arm64 libcmocka-dev:arm64"
+zlib1g-dev:arm64 libcmocka-dev:arm64"
 
-check_packages="clang libomp-dev libclang-rt-dev llvm clang-tidy cppcheck valgrind"
+check_packages="clang libclang-rt-dev llvm clang-tidy cppcheck valgrind"
 
 missing() {
     for package in "$@"; do
@@ -33,7 +33,7 @@ for what; do
     esac
 done
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    echo "setup: this is no Debian; needed are a C11 compiler with OpenMP, CMake 3.22, pkg-config, stb, jansson, utf8proc," \
+    echo "setup: this is no Debian; needed are a C11 compiler, CMake 3.22, pkg-config, stb, jansson, utf8proc," \
          "xxhash, zlib and, for the tests, cmocka. Going on with what there is." >&2
     exit 0
 fi

@@ -27,7 +27,7 @@ left_out() {
     echo "== $1 is left out: tools/setup.sh $2 installs what it needs"
 }
 with_clang=
-if has clang && echo '#include <omp.h>' | clang -fopenmp -x c -fsyntax-only - 2>/dev/null &&
+if has clang &&
     echo 'int main(void) { return 0; }' | clang -fsanitize=address,undefined -x c -o /dev/null - 2>/dev/null; then
     with_clang=-DCMAKE_C_COMPILER=clang
 fi

@@ -39,6 +39,12 @@ struct run {
 
 static const struct run runs[] = {
     {"run", mobilevlm_main, {"mobilevlm", "-m", MODEL, "-i", PICTURE, ASKED}, NULL, {0}, false},
+    {"threads",
+     mobilevlm_main,
+     {"mobilevlm", "-m", MODEL, "-i", PICTURE, "-p", "a cat", "-n", "3", "-t", "3"},
+     NULL,
+     {0},
+     false},
     {"json",
      mobilevlm_main,
      {"mobilevlm", "-m", MODEL, "-i", PICTURE, ASKED, "--json", "--choices", "a,b"},

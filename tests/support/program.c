@@ -78,8 +78,7 @@ char **environment_with(const char *const *changes)
     return all;
 }
 
-/* Not by fork: libomp 14 waits in its handler, sometimes for ever, when a process that has computed forks. In a group of its own,
- * so that the time limit ends a shell's children too. */
+/* Not by fork, which a process with threads had better not call. In a group of its own, so that the time limit ends a shell's children too. */
 static pid_t spawn(const char *const *argv, const char *const *environment, const int ends[3])
 {
     posix_spawn_file_actions_t actions;

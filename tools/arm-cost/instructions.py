@@ -30,7 +30,7 @@ class Costs:
     def count(self, *args):
         out = os.path.join(self.o.work, "counts.tsv")
         argv = [self.o.qemu, "-cpu", "max", "-plugin", f"{self.o.plugin},out={out}", self.o.program, self.o.model, self.isa, *map(str, args)]
-        subprocess.run(argv, check=True, env=dict(os.environ, OMP_NUM_THREADS="1"))
+        subprocess.run(argv, check=True)
         counts = Counter()
         with open(out, encoding="utf-8") as f:
             for line in f:
