@@ -50,11 +50,12 @@ room_of() {
 if [ "$keep" ]; then
     for target; do
         new=$work/kept/$target
-        rm -rf "$new" && mkdir -p "$new" "$work/corpus/$target" "tests/fuzz/corpus/$target"
+        rm -rf "$new" && mkdir -p "$new" "$work/corpus/$target" "$work/findings/$target" "tests/fuzz/corpus/$target"
         # edges alone: how often each is passed would keep ten times as much
         "$build/tests/fuzz/fuzz_$target" -set_cover_merge=1 -use_counters=0 -use_cmp=0 -max_len="$(length_of "$target")" "$new" \
-            "tests/fuzz/corpus/$target" "$work/corpus/$target" >"$work/$target.merge.log" 2>&1 ||
-            { tail -20 "$work/$target.merge.log" && exit 1; }
+            "tests/fuzz/corpus/$target" "$work/corpus/$target" -artifact_prefix="$work/findings/$target/" \
+            >"$work/$target.merge.log" 2>&1 || { tail -20 "$work/$target.merge.log" && exit 1; }
+        [ -z "$(ls "$work/findings/$target")" ] || { echo "fuzz: findings in $work/findings/$target" >&2 && exit 1; }
         (cd "$new" && ls -lSr | awk -v room="$(room_of "$target")" 'NF > 8 && (n += $5) > room {print $9}' | xargs -r rm --)
         rm -rf "tests/fuzz/corpus/$target" && cp -R "$new" "tests/fuzz/corpus/$target"
         printf '%-14s %5d inputs, %4d KB\n' "$target" "$(ls "$new" | wc -l)" "$(du -sk --apparent-size "$new" | cut -f1)"

@@ -49,6 +49,13 @@ static bool struck(enum fault kind)
     return counts && atomic_fetch_add(&counts[kind], 1) + 1 == wanted && kind == planned;
 }
 
+/* Is the disk full since then? */
+static bool is_full(enum fault kind)
+{
+    return counts && manner == FAULT_FULL && kind == planned && wanted &&
+           atomic_load(&counts[kind]) >= wanted;
+}
+
 static bool fails(enum fault kind, int why)
 {
     if (!struck(kind))
@@ -160,9 +167,10 @@ int __wrap___asprintf_chk(char **text, int flag, const char *format, ...)
 /* The bytes that a transfer of n may move; -1: it fails. */
 static ssize_t granted(enum fault kind, size_t n)
 {
-    if (!struck(kind))
+    const bool full = is_full(kind), now = struck(kind);
+    if (!now && !full)
         return (ssize_t)n;
-    if (manner == FAULT_SHORT)
+    if (now && (manner == FAULT_SHORT || manner == FAULT_FULL))
         return (ssize_t)(n > 1 ? n / 2 : n);
     errno = manner == FAULT_INTERRUPTED ? EINTR : kind == FAULT_WRITE ? ENOSPC : EIO;
     return -1;
@@ -192,7 +200,7 @@ ssize_t __wrap___read_chk(int file, void *bytes, size_t n_bytes, size_t room)
 /* The C library starts such calls again by itself: they fail or not. */
 static bool stream_fails(enum fault kind)
 {
-    return manner == FAULT_FAILS && fails(kind, kind == FAULT_WRITE ? ENOSPC : EIO);
+    return (manner == FAULT_FAILS || manner == FAULT_FULL) && fails(kind, kind == FAULT_WRITE ? ENOSPC : EIO);
 }
 
 #define WRAP_STREAM(kind, bad, type, name, parameters, arguments)                                  \

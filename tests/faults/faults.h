@@ -21,6 +21,7 @@ enum manner {
     FAULT_FAILS,       /* as where there is no memory, or with EIO */
     FAULT_SHORT,       /* half of the bytes, at least one; reads and writes alone */
     FAULT_INTERRUPTED, /* EINTR, and then as usual; reads and writes alone */
+    FAULT_FULL,        /* half of the bytes, and from then on none: a full disk; writes alone */
 };
 
 /* From now on the n-th call of the kind (from 1; 0: none) is disturbed; counting begins anew. */

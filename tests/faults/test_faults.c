@@ -264,7 +264,7 @@ static bool strike(const struct run *run, enum fault kind, enum manner manner, l
             check_output(&result);
             check_outputs(run);
         }
-        if (manner != FAULT_FAILS && result.code != 0)
+        if ((manner == FAULT_SHORT || manner == FAULT_INTERRUPTED) && result.code != 0)
             fail_msg("a short or interrupted call is no error, but exit code %d: %s", result.code,
                      result.err);
         check_folder(run);
@@ -319,6 +319,7 @@ static void every_fault(void **state)
         sweep(FAULT_WRITE, FAULT_FAILS, "writes fail");
         sweep(FAULT_WRITE, FAULT_SHORT, "writes are short");
         sweep(FAULT_WRITE, FAULT_INTERRUPTED, "writes are interrupted");
+        sweep(FAULT_WRITE, FAULT_FULL, "the disk is full from a write on");
         sweep(FAULT_MAP, FAULT_FAILS, "files cannot be mapped");
         sweep(FAULT_SYNC, FAULT_FAILS, "syncs fail");
         sweep(FAULT_RENAME, FAULT_FAILS, "renames fail");

@@ -30,6 +30,8 @@ static bool read_varint(struct message *message, uint64_t *value)
     *value = 0;
     for (unsigned shift = 0; shift < 64 && message->at < message->end; shift += 7) {
         const uint8_t byte = *message->at++;
+        if (shift == 63 && byte > 1) /* more than 64 bits */
+            return false;
         *value |= (uint64_t)(byte & 0x7f) << shift;
         if (!(byte & 0x80))
             return true;
