@@ -1,12 +1,9 @@
 /* A checkpoint's JSON and text files: tokenizer, configuration and what stands beside it. What they make is written as
  * model.bin holds it and must be read back by the engine. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "config.h"
-#include "fuzz.h"
-#include "tokenizer.h"
-#include "vocabulary.h"
+#include "written_tokenizer.h"
 
 static const char *const names[] = {
     "config.json",
@@ -21,24 +18,6 @@ static const char *const names[] = {
 };
 enum { N_NAMES = sizeof names / sizeof *names };
 
-/* What the converter wrote, the engine opens. */
-static void open_tokenizer(const struct vocabulary *vocabulary, struct description *description)
-{
-    const size_t n = vocabulary_encode(vocabulary, NULL);
-    uint8_t *bytes = malloc(n + 1);
-    struct tokenizer *tokenizer;
-    struct id_list ids = {0};
-    mvlm_error error = {0};
-    fuzz_check(bytes != NULL && vocabulary_encode(vocabulary, bytes) == n);
-    if (fuzz_outcome(tokenizer_open("model", description, bytes, n, &tokenizer, &error), &error)) {
-        fuzz_outcome(tokenizer_encode(tokenizer, "A cat's 12", 10, LEAD_MODEL, &ids, &error),
-                     &error);
-        tokenizer_close(tokenizer);
-    }
-    free(ids.ids);
-    free(bytes);
-}
-
 static void describe(const struct vocabulary *vocabulary, struct config *config)
 {
     const size_t n = description_encode(&config->description, NULL);
@@ -47,7 +26,7 @@ static void describe(const struct vocabulary *vocabulary, struct config *config)
     mvlm_error error = {0};
     fuzz_check(bytes != NULL && description_encode(&config->description, bytes) == n);
     if (fuzz_outcome(description_decode("model", bytes, n, &again, &error), &error))
-        open_tokenizer(vocabulary, &again);
+        use_written_tokenizer(vocabulary, &again);
     free(bytes);
 }
 
