@@ -1,17 +1,20 @@
 #include "mapping.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Stays in the list, for another mapping, until the process ends: the handler may look at it at any time. */
 struct mapping {
     struct mapping *next;
     bool used;                     /* under `lock` */
+    int file;                      /* kept open, to see that it is cut within its last page */
     _Atomic(uintptr_t) begin, end; /* end 0: nothing is mapped */
     atomic_size_t lost;            /* offset of the first lost page, plus 1; 0: none */
 };
@@ -34,30 +37,37 @@ static struct mapping *find(uintptr_t address)
     return m;
 }
 
+static void note_lost(struct mapping *m, size_t offset)
+{
+    size_t none = 0;
+    atomic_compare_exchange_strong(&m->lost, &none, offset + 1);
+}
+
 /* Zeros from the page of `address` to the mapping's end: a file that was cut has lost them all, and one mapping in their
  * place is no more than the kernel allows, wherever threads read next. */
 static bool put_zeros(struct mapping *m, uintptr_t address)
 {
     const uintptr_t from = address / page * page, end = atomic_load(&m->end);
-    size_t none = 0;
-    if (mmap((void *)from, end - from, PROT_READ,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
-        return false;
-    atomic_compare_exchange_strong(&m->lost, &none, from - atomic_load(&m->begin) + 1);
-    return true;
+    note_lost(m, from - atomic_load(&m->begin)); /* first: who reads the zeros finds it */
+    return mmap((void *)from, end - from, PROT_READ,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
 }
 
-/* Not ours: as if we had not been there. */
+/* Not ours: as if we had not been there. The handler before may itself have been installed over ours, and call it again. */
 static void pass_on(int number, siginfo_t *info, void *context)
 {
-    if (before.sa_flags & SA_SIGINFO)
+    static _Thread_local volatile sig_atomic_t passing;
+    const bool again = passing;
+    passing = 1;
+    if (!again && before.sa_flags & SA_SIGINFO)
         before.sa_sigaction(number, info, context);
-    else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+    else if (!again && before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
         before.sa_handler(number);
-    else if (before.sa_handler == SIG_DFL || info->si_code > 0) { /* a fault cannot be ignored */
+    else if (again || before.sa_handler == SIG_DFL || info->si_code > 0) { /* no ignoring a fault */
         sigaction(number, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
         raise(number); /* once this returns and the signal is no longer blocked */
     }
+    passing = again;
 }
 
 static void on_bus_error(int number, siginfo_t *info, void *context)
@@ -80,10 +90,12 @@ static bool is_ours(const struct sigaction *action)
 static void install(void)
 {
     struct sigaction ours = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    struct sigaction now;
     page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    sigaction(SIGBUS, NULL, &before);
-    if (!is_ours(&before))
-        sigaction(SIGBUS, &ours, NULL);
+    if (sigaction(SIGBUS, NULL, &now) != 0 || is_ours(&now))
+        return; /* somebody has put it back: what was before is known */
+    before = now;
+    sigaction(SIGBUS, &ours, NULL);
 }
 
 static void uninstall(void)
@@ -129,9 +141,12 @@ struct mapping *mapping_open(int file, size_t n_bytes)
     struct mapping *m = take_place();
     if (!m)
         return NULL;
-    void *bytes = mmap(NULL, n_bytes, PROT_READ, MAP_SHARED, file, 0);
+    m->file = fcntl(file, F_DUPFD_CLOEXEC, 0);
+    void *bytes = m->file < 0 ? MAP_FAILED : mmap(NULL, n_bytes, PROT_READ, MAP_SHARED, file, 0);
     if (bytes == MAP_FAILED) {
         const int why = errno;
+        if (m->file >= 0)
+            close(m->file);
         give_place(m);
         errno = why;
         return NULL;
@@ -149,6 +164,7 @@ void mapping_close(struct mapping *m)
     const uintptr_t begin = atomic_load(&m->begin), end = atomic_load(&m->end);
     atomic_store(&m->end, 0);
     munmap((void *)begin, end - begin);
+    close(m->file);
     give_place(m);
 }
 
@@ -157,8 +173,13 @@ const void *mapping_bytes(const struct mapping *m)
     return (const void *)atomic_load(&m->begin);
 }
 
-bool mapping_lost(const struct mapping *m, size_t *offset)
+bool mapping_lost(struct mapping *m, size_t *offset)
 {
+    struct stat about;
+    atomic_thread_fence(memory_order_acquire); /* what was read before may have been zeros */
+    if (!atomic_load(&m->lost) && fstat(m->file, &about) == 0 &&
+        (uint64_t)about.st_size < atomic_load(&m->end) - atomic_load(&m->begin))
+        note_lost(m, (size_t)about.st_size);
     const size_t lost = atomic_load(&m->lost);
     *offset = lost - 1;
     return lost != 0;

@@ -19,7 +19,8 @@ void mapping_close(struct mapping *mapping); /* NULL: nothing */
 
 const void *mapping_bytes(const struct mapping *mapping);
 
-/* Was there a page that could not be read? Its offset goes to *offset: from there on all bytes are zeros. Any thread. */
-bool mapping_lost(const struct mapping *mapping, size_t *offset);
+/* Was there a page that could not be read, or has the file become shorter? (Behind its end the rest of a page reads as
+ * zeros, without a signal.) Where that begins goes to *offset. Any thread; a call of the system. */
+bool mapping_lost(struct mapping *mapping, size_t *offset);
 
 #endif

@@ -101,7 +101,7 @@ static mvlm_status add_turn(const struct description *d, const mvlm_turn *turn, 
 {
     TRY(text_add(text, d->prompt.user_prefix, SPECIAL, error));
     TRY(add_first_pictures(n_first, text, error));
-    TRY(text_add(text, turn->question, MARKS, error));
+    TRY(text_add(text, turn->question, takes_pictures(d) ? MARKS : PLAIN, error));
     TRY(text_add(text, d->prompt.user_suffix, SPECIAL, error));
     if (!turn->answer)
         return MVLM_OK;
@@ -124,7 +124,11 @@ static mvlm_status compose(const struct mvlm_model *model, const mvlm_question *
         if (!question->raw && question->system)
             return fail(error, MVLM_USAGE, "a system text, but this base model has no template");
         TRY(add_first_pictures(n_first, text, error));
-        return text_add(text, question->turns[0].question, question->raw ? SPECIAL : PLAIN, error);
+        return text_add(text, question->turns[0].question,
+                        question->raw       ? SPECIAL
+                        : takes_pictures(d) ? MARKS
+                                            : PLAIN,
+                        error);
     }
     TRY(text_add(text, d->prompt.system_prefix, SPECIAL, error));
     if (question->system)

@@ -49,7 +49,7 @@ void digest_of_front(const uint8_t *front, size_t n, uint8_t digest[16])
 
 static mvlm_status map_file(const char *path, struct weights *weights, mvlm_error *error)
 {
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a named pipe would wait */
     if (file < 0)
         return fail(error, MVLM_BAD_MODEL, "%s: cannot be opened: %s", path, strerror(errno));
     struct stat about;

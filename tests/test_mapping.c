@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "conversation.h"
@@ -68,10 +69,11 @@ static void cut_while_answering(void **state)
 {
     (void)state;
     for (int trial = 0; trial < 12; trial++) {
-        const off_t to = n_bytes * (trial % 4) / 4;
         mvlm_error error = {0};
         mvlm_piece piece;
         make_model();
+        const off_t to =
+            trial % 4 ? n_bytes * (trial % 4) / 4 : n_bytes - 1; /* within the last page */
         mvlm_model *model = open_it();
         mvlm_session *session = session_of(model, trial < 6 ? 1 : 3);
         assert_int_equal(mvlm_begin(session, &question, NULL), MVLM_OK);
@@ -241,6 +243,31 @@ static void a_later_handler_stays(void **state)
     signal(SIGBUS, SIG_DFL);
 }
 
+/* A handler of somebody's over ours, and ours put back by him: a fault elsewhere still ends the process. */
+static void handlers_do_not_go_round(void **state)
+{
+    (void)state;
+    struct sigaction mine = {.sa_handler = on_fault}, ours;
+    int status;
+    make_model();
+    signal(SIGBUS, SIG_DFL); /* not cmocka's */
+    mvlm_model *model = open_it();
+    assert_int_equal(sigaction(SIGBUS, &mine, &ours), 0);
+    mvlm_model_close(model);
+    assert_int_equal(sigaction(SIGBUS, &ours, NULL), 0);
+    model = open_it();
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(10);
+        read_a_lost_page();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    mvlm_model_close(model);
+    signal(SIGBUS, SIG_DFL);
+}
+
 /* ---- The program ------------------------------------------------------------------------ */
 
 /* Cut while it runs: told as a model file's fault, whatever was printed by then. */
@@ -267,13 +294,10 @@ static void the_program_tells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cut_while_answering),
-        cmocka_unit_test(cut_before_verify),
-        cmocka_unit_test(a_cut_tower_is_not_kept),
-        cmocka_unit_test(replaced_while_answering),
-        cmocka_unit_test(other_handlers_are_untouched),
-        cmocka_unit_test(a_later_handler_stays),
-        cmocka_unit_test(the_program_tells),
+        cmocka_unit_test(cut_while_answering),          cmocka_unit_test(cut_before_verify),
+        cmocka_unit_test(a_cut_tower_is_not_kept),      cmocka_unit_test(replaced_while_answering),
+        cmocka_unit_test(other_handlers_are_untouched), cmocka_unit_test(a_later_handler_stays),
+        cmocka_unit_test(handlers_do_not_go_round),     cmocka_unit_test(the_program_tells),
     };
     return cmocka_run_group_tests(tests, open_test_folder, close_test_folder);
 }

@@ -402,6 +402,9 @@ static void no_file(void **state)
     assert_non_null(strstr(error.message, "is a folder"));
     assert_int_equal(mvlm_model_open("/dev/null", NULL, &model, &error), MVLM_BAD_MODEL);
     assert_non_null(strstr(error.message, "no regular file"));
+    assert_int_equal(mkfifo(missing, 0600), 0); /* which nobody writes to */
+    assert_int_equal(mvlm_model_open(missing, NULL, &model, &error), MVLM_BAD_MODEL);
+    assert_non_null(strstr(error.message, "no regular file"));
     free(missing);
     chmod(f->path, 0);
     chmod(f->folder, 0755);
@@ -413,6 +416,40 @@ static void no_file(void **state)
         assert_int_equal(seteuid(0), 0);
     assert_int_equal(status, MVLM_BAD_MODEL);
     assert_non_null(strstr(error.message, "Permission denied"));
+}
+
+/* "<image>" is text to a model without eyes; a template that holds one is refused, in whichever part. */
+static void marks_and_pictures(void **state)
+{
+    struct fixture *f = *state;
+    const mvlm_turn turn = {.question = "what is <image> in HTML?"};
+    const mvlm_question question = {.turns = &turn, .n_turns = 1, .max_tokens = 2};
+    struct description d;
+    mvlm_model *model;
+    mvlm_session *session;
+    mvlm_error error = {0};
+    size_t n;
+    tiny_describe(&d);
+    d.prompt.user_suffix = "<image>";
+    tiny_write(f->path, &d, TENSOR_F32, 1);
+    assert_int_equal(mvlm_model_open(f->path, NULL, &model, &error), MVLM_OK);
+    const mvlm_turn plain = {.question = "a"};
+    const mvlm_question about = {.turns = &plain, .n_turns = 1};
+    assert_int_equal(mvlm_question_rows(model, &about, &n, &error), MVLM_BAD_MODEL);
+    assert_non_null(strstr(error.message, "template makes 1 places of 0 pictures"));
+    mvlm_model_close(model);
+    tiny_describe(&d);
+    memset(&d.image, 0, sizeof d.image);
+    memset(&d.vision, 0, sizeof d.vision);
+    memset(&d.projector, 0, sizeof d.projector);
+    tiny_write(f->path, &d, TENSOR_F32, 1);
+    assert_int_equal(mvlm_model_open(f->path, NULL, &model, &error), MVLM_OK);
+    assert_int_equal(mvlm_question_rows(model, &question, &n, &error), MVLM_OK);
+    assert_true(n > strlen("<image>")); /* its letters */
+    assert_int_equal(mvlm_session_open(model, NULL, &session, &error), MVLM_OK);
+    assert_int_equal(mvlm_ask(session, &question, NULL, NULL, &error), MVLM_OK);
+    mvlm_session_close(session);
+    mvlm_model_close(model);
 }
 
 static void instruction_sets(void **state)
@@ -444,6 +481,7 @@ int main(void)
         TEST(pieces_that_are_no_text),
         TEST(verify_reports),
         TEST(no_file),
+        TEST(marks_and_pictures),
         TEST(instruction_sets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

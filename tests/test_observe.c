@@ -36,7 +36,8 @@ static void observe(void *user, uint64_t tensor_offset, const float *rows, size_
     w->n_calls++;
     while (at < w->n_items && w->items[at].offset != tensor_offset)
         at++;
-    assert_true(at < MAX_OBSERVED && n <= MOST_INPUTS && n_rows >= 1 && n_rows <= MVLM_OBSERVED_ROWS);
+    assert_true(at < MAX_OBSERVED && n <= MOST_INPUTS && n_rows >= 1 &&
+                n_rows <= MVLM_OBSERVED_ROWS);
     struct observed *item = &w->items[at];
     if (at == w->n_items) {
         *item = (struct observed){.offset = tensor_offset, .n = n};

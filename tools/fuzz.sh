@@ -92,7 +92,7 @@ while :; do
         findings=$(ls "$work/findings/$target" | wc -l)
         [ "$findings" = 0 ] || failed=1
         printf '%-14s %12d %10d %8d %8d\n' "$target" "${n:-0}" "$(cat "$work/$target.executions")" \
-            "$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$log" | tail -1)" "$findings"
+            "$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$log" | tail -1 | grep . || echo 0)" "$findings"
     done
     echo "$(total) executions in all"
     [ "$failed" = 0 ] && [ "$(total)" -lt "$until" ] || break

@@ -82,6 +82,7 @@ fi
 echo "== long: 10,000 answers, batches under memory limits"
 build/tests/endurance 10000
 sh tests/hostile_load_test.sh build/mobilevlm 20
+python3 tests/kill_batch.py -m models/tinyvlm-draw.bin --kills 50 --binary build/mobilevlm models/pictures/*.png tests/golden/images/*.jpg
 echo "== long: valgrind, the kernels' large shapes"
 valgrind -q --error-exitcode=1 build/tests/test_kernels >build/valgrind.log 2>&1 || { cat build/valgrind.log; exit 1; }
 echo "== long: coverage of the parsers"

@@ -200,7 +200,12 @@ ssize_t __wrap___read_chk(int file, void *bytes, size_t n_bytes, size_t room)
 /* The C library starts such calls again by itself: they fail or not. */
 static bool stream_fails(enum fault kind)
 {
-    return (manner == FAULT_FAILS || manner == FAULT_FULL) && fails(kind, kind == FAULT_WRITE ? ENOSPC : EIO);
+    if (is_full(kind)) {
+        errno = ENOSPC;
+        return true;
+    }
+    return (manner == FAULT_FAILS || manner == FAULT_FULL) &&
+           fails(kind, kind == FAULT_WRITE ? ENOSPC : EIO);
 }
 
 #define WRAP_STREAM(kind, bad, type, name, parameters, arguments)                                  \
@@ -212,6 +217,9 @@ static bool stream_fails(enum fault kind)
     }
 
 WRAP_STREAM(FAULT_READ, -1, ssize_t, getdelim, (char **line, size_t *n, int end, FILE *file),
+            (line, n, end, file))
+/* what an optimised build makes of getline */
+WRAP_STREAM(FAULT_READ, -1, ssize_t, __getdelim, (char **line, size_t *n, int end, FILE *file),
             (line, n, end, file))
 WRAP_STREAM(FAULT_READ, -1, ssize_t, getline, (char **line, size_t *n, FILE *file), (line, n, file))
 WRAP_STREAM(FAULT_READ, 0, size_t, fread, (void *bytes, size_t size, size_t n, FILE *file),
