@@ -24,7 +24,8 @@ static _Atomic(struct mapping *) mappings;
 /* Of what follows; the handler reads `before` and `page` alone, which are set before it is installed. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static size_t n_used;
-static struct sigaction before;
+static struct sigaction before; /* what ours was installed over */
+static bool installed;          /* ours is the handler, or below one that was installed over it */
 static uintptr_t page;
 
 /* ---- The handler: nothing here but what may be called in one ----------------------------- */
@@ -53,21 +54,17 @@ static bool put_zeros(struct mapping *m, uintptr_t address)
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
 }
 
-/* Not ours: as if we had not been there. The handler before may itself have been installed over ours, and call it again. */
+/* Not ours: as if we had not been there. */
 static void pass_on(int number, siginfo_t *info, void *context)
 {
-    static _Thread_local volatile sig_atomic_t passing;
-    const bool again = passing;
-    passing = 1;
-    if (!again && before.sa_flags & SA_SIGINFO)
+    if (before.sa_flags & SA_SIGINFO)
         before.sa_sigaction(number, info, context);
-    else if (!again && before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+    else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
         before.sa_handler(number);
-    else if (again || before.sa_handler == SIG_DFL || info->si_code > 0) { /* no ignoring a fault */
+    else if (before.sa_handler == SIG_DFL || info->si_code > 0) { /* a fault cannot be ignored */
         sigaction(number, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
         raise(number); /* once this returns and the signal is no longer blocked */
     }
-    passing = again;
 }
 
 static void on_bus_error(int number, siginfo_t *info, void *context)
@@ -87,22 +84,32 @@ static bool is_ours(const struct sigaction *action)
     return action->sa_flags & SA_SIGINFO && action->sa_sigaction == on_bus_error;
 }
 
+static bool is_nobodys(const struct sigaction *action)
+{
+    return !(action->sa_flags & SA_SIGINFO) &&
+           (action->sa_handler == SIG_DFL || action->sa_handler == SIG_IGN);
+}
+
+/* Never over a handler that was itself installed over ours: it may call ours, and the two would call each other for ever. */
 static void install(void)
 {
     struct sigaction ours = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     struct sigaction now;
     page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    if (sigaction(SIGBUS, NULL, &now) != 0 || is_ours(&now))
-        return; /* somebody has put it back: what was before is known */
-    before = now;
-    sigaction(SIGBUS, &ours, NULL);
+    if (sigaction(SIGBUS, NULL, &now) != 0)
+        return;
+    if (!is_ours(&now) && (!installed || is_nobodys(&now))) {
+        before = now;
+        sigaction(SIGBUS, &ours, NULL);
+    }
+    installed = true;
 }
 
 static void uninstall(void)
 {
     struct sigaction now;
     if (sigaction(SIGBUS, NULL, &now) == 0 && is_ours(&now))
-        sigaction(SIGBUS, &before, NULL);
+        installed = sigaction(SIGBUS, &before, NULL) != 0;
 }
 
 /* ---- Mappings --------------------------------------------------------------------------- */

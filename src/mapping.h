@@ -3,7 +3,8 @@
  * in their place and notes it, so that all threads run on to the next look at mapping_lost.
  *
  * The handler is installed with the first mapping; a fault elsewhere goes to the handler that was there before, which
- * comes back with the end of the last mapping. */
+ * comes back with the end of the last mapping. One that somebody installs over it stays, and gets the mappings' faults too:
+ * it is to call what it was installed over for what it does not know, as such handlers do. */
 #ifndef SRC_MAPPING_H
 #define SRC_MAPPING_H
 

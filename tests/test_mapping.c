@@ -243,19 +243,9 @@ static void a_later_handler_stays(void **state)
     signal(SIGBUS, SIG_DFL);
 }
 
-/* A handler of somebody's over ours, and ours put back by him: a fault elsewhere still ends the process. */
-static void handlers_do_not_go_round(void **state)
+static void expect_a_fault_elsewhere_to_end_the_process(void)
 {
-    (void)state;
-    struct sigaction mine = {.sa_handler = on_fault}, ours;
     int status;
-    make_model();
-    signal(SIGBUS, SIG_DFL); /* not cmocka's */
-    mvlm_model *model = open_it();
-    assert_int_equal(sigaction(SIGBUS, &mine, &ours), 0);
-    mvlm_model_close(model);
-    assert_int_equal(sigaction(SIGBUS, &ours, NULL), 0);
-    model = open_it();
     const pid_t child = fork();
     if (child == 0) {
         alarm(10);
@@ -264,6 +254,51 @@ static void handlers_do_not_go_round(void **state)
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+}
+
+/* A handler of somebody's over ours, and ours put back by him: a fault elsewhere still ends the process. */
+static void handlers_do_not_go_round(void **state)
+{
+    (void)state;
+    struct sigaction mine = {.sa_handler = on_fault}, ours;
+    make_model();
+    signal(SIGBUS, SIG_DFL); /* not cmocka's */
+    mvlm_model *model = open_it();
+    assert_int_equal(sigaction(SIGBUS, &mine, &ours), 0);
+    mvlm_model_close(model);
+    assert_int_equal(sigaction(SIGBUS, &ours, NULL), 0);
+    model = open_it();
+    expect_a_fault_elsewhere_to_end_the_process();
+    mvlm_model_close(model);
+    signal(SIGBUS, SIG_DFL);
+}
+
+static struct sigaction under_chaining;
+
+static void on_chained_fault(int number, siginfo_t *info, void *context)
+{
+    n_caught++;
+    under_chaining.sa_sigaction(number, info, context);
+}
+
+/* A crash reporter that calls whom it found, which was ours, and a model that is opened after it: its faults reach ours
+ * through it, and others end the process. */
+static void chained_handlers_do_not_go_round(void **state)
+{
+    (void)state;
+    struct sigaction reporter = {.sa_sigaction = on_chained_fault, .sa_flags = SA_SIGINFO};
+    mvlm_error error;
+    make_model();
+    signal(SIGBUS, SIG_DFL); /* not cmocka's */
+    mvlm_model *model = open_it();
+    assert_int_equal(sigaction(SIGBUS, &reporter, &under_chaining), 0);
+    mvlm_model_close(model);
+    model = open_it();
+    expect_a_fault_elsewhere_to_end_the_process();
+    n_caught = 0;
+    assert_int_equal(truncate(path, 4096), 0);
+    expect_lost(mvlm_model_verify(model, NULL, NULL, &error), &error);
+    assert_int_equal(n_caught, 1);
     mvlm_model_close(model);
     signal(SIGBUS, SIG_DFL);
 }
@@ -294,10 +329,15 @@ static void the_program_tells(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(cut_while_answering),          cmocka_unit_test(cut_before_verify),
-        cmocka_unit_test(a_cut_tower_is_not_kept),      cmocka_unit_test(replaced_while_answering),
-        cmocka_unit_test(other_handlers_are_untouched), cmocka_unit_test(a_later_handler_stays),
-        cmocka_unit_test(handlers_do_not_go_round),     cmocka_unit_test(the_program_tells),
+        cmocka_unit_test(cut_while_answering),
+        cmocka_unit_test(cut_before_verify),
+        cmocka_unit_test(a_cut_tower_is_not_kept),
+        cmocka_unit_test(replaced_while_answering),
+        cmocka_unit_test(other_handlers_are_untouched),
+        cmocka_unit_test(a_later_handler_stays),
+        cmocka_unit_test(handlers_do_not_go_round),
+        cmocka_unit_test(chained_handlers_do_not_go_round),
+        cmocka_unit_test(the_program_tells),
     };
     return cmocka_run_group_tests(tests, open_test_folder, close_test_folder);
 }
