@@ -138,7 +138,7 @@ static void lines_have_their_own_questions(void **state)
     free(c);
 }
 
-/* The same lines again are all done, the bad ones too; shards of items with prompts of their own can be merged. */
+/* The same lines again are all done, the bad ones too, and a line that asks something else is no line of these; shards of items with prompts of their own can be merged. */
 static void lines_can_be_resumed_and_merged(void **state)
 {
     static const char lines[] =
@@ -154,6 +154,10 @@ static void lines_can_be_resumed_and_merged(void **state)
         json_decref(records);
         program_free(&result);
     }
+    static const char changed[] = "{\"id\": \"b\", \"prompt\": \"When?\"}\n";
+    expect_error(
+        cli(WORDS(BATCH, ASKED, OUTPUT, "--resume", "--jsonl-in", "-"), NULL, changed, NULL), 2,
+        "its record of b was made with other options");
     expect_output(
         cli(WORDS("batch", "-q", "--merge", "@t/other.jsonl", "@t/out.jsonl"), NULL, NULL, NULL),
         "");

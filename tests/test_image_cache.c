@@ -1,5 +1,6 @@
 /* --cache: a picture that was seen before is not encoded again, and nothing else changes. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -134,12 +135,21 @@ static void believes_no_damaged_entry(void **state)
     }
 }
 
-/* What was not used for longest goes first. */
+/* What was not used for longest goes first: by years, and by less than a second. */
 static void stays_within_its_size(void **state)
 {
     char path[512], size[32];
     off_t n_bytes;
     (void)state;
+    expect_answer("grey.png", "1G", true);
+    assert_int_equal(list_cache(path, &n_bytes), 1);
+    snprintf(size, sizeof size, "%lld", (long long)n_bytes * 5 / 2);
+    const struct timespec years_ago[2] = {{.tv_sec = 1700000000}, {.tv_sec = 1700000000}};
+    assert_int_equal(utimensat(AT_FDCWD, path, years_ago, 0), 0);
+    expect_answer("landscape.png", size, true);
+    expect_answer("odd.png", size, true); /* and grey.png goes */
+    expect_answer("landscape.png", size, false);
+    expect_answer("grey.png", "1", true); /* room for none */
     expect_answer("grey.png", "1G", true);
     assert_int_equal(list_cache(path, &n_bytes), 1);
     snprintf(size, sizeof size, "%lld", (long long)n_bytes * 5 / 2); /* room for two */

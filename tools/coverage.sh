@@ -20,7 +20,8 @@ tool() {
 tool llvm-profdata merge -sparse "$build"/profiles/*.profraw -o "$build/all.profdata"
 parsers=$(sed -n '/^set(parsers/,/)/p' CMakeLists.txt | tr -d '()' | tr ' ' '\n' | grep '\.c$')
 objects=$(find "$build" -type f -perm -u+x ! -name '*.so' ! -path '*CMakeFiles*' | sed 's/^/-object /')
-tool llvm-cov report $objects -instr-profile="$build/all.profdata" $parsers 2>/dev/null >"$build/report.txt"
+# the program comes first: the objects alone are not taken for one
+tool llvm-cov report "$build/mobilevlm" $objects -instr-profile="$build/all.profdata" $parsers >"$build/report.txt"
 awk '
     function percent(text) { sub("%", "", text); return text + 0 }
     /\.c / || /^TOTAL/ {
