@@ -67,6 +67,15 @@ static void refuses_wrong_vocabularies(void **state)
     expect_refused("no tokenizer");
 }
 
+/* imp-phi2, without its model_max_length of 1e30, written as an integer, which is too large for the jansson of tests. */
+static void copy_phi2(void)
+{
+    copy_checkpoint("imp-phi2");
+    json_t *config = load_json("tokenizer_config.json");
+    json_object_set_new(config, "model_max_length", json_integer(2048));
+    save_json(config, "tokenizer_config.json");
+}
+
 static void refuses_wrong_added_tokens(void **state)
 {
     static const struct {
@@ -101,13 +110,27 @@ static void refuses_wrong_added_tokens(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        copy_checkpoint("imp-phi2");
-        json_t *json = load_json("tokenizer_config.json"); /* its model_max_length is 1e30 */
-        json_object_set_new(json, "model_max_length", json_integer(2048));
-        save_json(json, "tokenizer_config.json");
+        copy_phi2();
         set_field(rows[i].file, rows[i].key, rows[i].value);
         expect_refused(rows[i].part);
     }
+}
+
+static const char qwen2_pattern[] =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+/* A pre_tokenizer: with a split before it, or none (NULL). */
+static json_t *words_of(const char *split, const char *behavior, bool invert)
+{
+    json_t *bytes = json_pack("{s:s, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
+                              "use_regex", !split);
+    json_t *words = split ? json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, o]}", "type", "Sequence",
+                                      "pretokenizers", "type", "Split", "pattern", "Regex", split,
+                                      "behavior", behavior, "invert", invert, bytes)
+                          : bytes;
+    assert_non_null(words);
+    return words;
 }
 
 /* tokenizer.json out of vocab.json and merges.txt, which are removed; pairs: merges as newer files have them. */
@@ -134,20 +157,11 @@ static void make_tokenizer_json(bool pairs, bool qwen2)
         json_object_set_new(entry, "id", json_integer(atoi(id)));
         json_array_append(added, entry);
     }
-    static const char pattern[] =
-        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-        "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-    json_t *bytes = json_pack("{s:s, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0,
-                              "use_regex", !qwen2);
-    json_t *words = qwen2 ? json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, o]}", "type", "Sequence",
-                                      "pretokenizers", "type", "Split", "pattern", "Regex", pattern,
-                                      "behavior", "Isolated", "invert", 0, bytes)
-                          : bytes;
-    assert_non_null(words);
     json_t *json =
         json_pack("{s:{s:s, s:o, s:o}, s:o, s:o, s:o}", "model", "type", "BPE", "vocab",
                   load_json("vocab.json"), "merges", merges, "added_tokens", added, "pre_tokenizer",
-                  words, "normalizer", qwen2 ? json_pack("{s:s}", "type", "NFC") : json_null());
+                  words_of(qwen2 ? qwen2_pattern : NULL, "Isolated", false), "normalizer",
+                  qwen2 ? json_pack("{s:s}", "type", "NFC") : json_null());
     assert_non_null(json);
     save_json(json, "tokenizer.json");
     json_decref(config);
@@ -167,18 +181,20 @@ static char *ids_of_text(void)
     return ids;
 }
 
+/* So does a class by its other name, and a post_processor that changes no ids. */
 static void tokenizer_json_says_the_same(void **state)
 {
     (void)state;
-    copy_checkpoint("imp-phi2");
+    copy_phi2();
+    set_field("tokenizer_config.json", "tokenizer_class", "\"CodeGenTokenizerFast\"");
     expect_good(convert_with(WORDS("--type", "f32", "-q")), "");
     char *expected = ids_of_text();
     for (int pairs = 0; pairs < 2; pairs++) {
-        copy_checkpoint("imp-phi2");
-        json_t *json = load_json("tokenizer_config.json");
-        json_object_set_new(json, "model_max_length", json_integer(2048));
-        save_json(json, "tokenizer_config.json");
+        copy_phi2();
         make_tokenizer_json(pairs, false);
+        if (pairs)
+            set_field("tokenizer.json", "post_processor",
+                      "{\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}]}");
         expect_good(convert_with(WORDS("--type", "f32", "-q", "--force")), "");
         char *ids = ids_of_text();
         assert_string_equal(ids, expected);
@@ -233,10 +249,7 @@ static void refuses_wrong_tokenizer_json(void **state)
         {NULL, "added_tokens", "[{\"content\": \"x\"}]", "hole"},
     };
     (void)state;
-    copy_checkpoint("imp-phi2");
-    json_t *config = load_json("tokenizer_config.json");
-    json_object_set_new(config, "model_max_length", json_integer(2048));
-    save_json(config, "tokenizer_config.json");
+    copy_phi2();
     make_tokenizer_json(false, false);
     json_t *good = load_json("tokenizer.json");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -245,6 +258,18 @@ static void refuses_wrong_tokenizer_json(void **state)
         json_object_set_new(object, rows[i].key, json_loads(rows[i].value, JSON_DECODE_ANY, NULL));
         save_json(json, "tokenizer.json");
         expect_refused(rows[i].part);
+    }
+    static const struct {
+        const char *pattern, *behavior;
+        bool invert;
+    } splits[] = {{"\\s+", "Isolated", false},
+                  {qwen2_pattern, "Removed", false},
+                  {qwen2_pattern, "Isolated", true}};
+    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+        json_object_set_new(good, "pre_tokenizer",
+                            words_of(splits[i].pattern, splits[i].behavior, splits[i].invert));
+        save_json(json_incref(good), "tokenizer.json");
+        expect_refused("\"Sequence\" is neither GPT-2's nor Qwen2's");
     }
     json_decref(good);
 }

@@ -21,12 +21,14 @@ struct asked {
     mvlm_counters counters;
 };
 
+static uint64_t cache_bytes; /* of the folder; 0: as many as it has by default */
+
 static void ask(mvlm_model *model, const char *folder, mvlm_kv_type kv_type, const char *system,
                 const char *text, size_t n_pictures, struct asked *asked)
 {
     struct conversation c;
     const mvlm_session_options options = {
-        .cache_folder = folder, .kv_type = kv_type, .n_threads = 2};
+        .cache_folder = folder, .cache_bytes = cache_bytes, .kv_type = kv_type, .n_threads = 2};
     mvlm_session *session;
     mvlm_error error = {0};
     memset(asked, 0, sizeof *asked);
@@ -133,6 +135,52 @@ static void damaged_entries_are_none(void **state)
     free(folder);
 }
 
+/* Files of the folder whose name ends so, and all files' bytes. */
+static size_t n_files(const char *folder, const char *ending, uint64_t *n_bytes)
+{
+    size_t n = 0;
+    DIR *entries = opendir(folder);
+    assert_non_null(entries);
+    *n_bytes = 0;
+    for (const struct dirent *d; (d = readdir(entries));) {
+        struct stat about;
+        const char *point = strrchr(d->d_name, '.');
+        if (d->d_name[0] == '.')
+            continue;
+        char *path = path_of(folder, d->d_name, NULL);
+        assert_int_equal(stat(path, &about), 0);
+        *n_bytes += (uint64_t)about.st_size;
+        n += point && strcmp(point, ending) == 0;
+        free(path);
+    }
+    closedir(entries);
+    return n;
+}
+
+/* Where the folder is full they go before the rows, though those of the second picture were used longer ago. */
+static void they_go_before_rows(void **state)
+{
+    (void)state;
+    char system[64] = "";
+    uint64_t n_bytes;
+    mvlm_model *model = conversation_model(test_folder, "composite", "q8", NULL);
+    char *folder = path_of(test_folder, "full-folder", NULL);
+    cache_bytes = 80000;
+    expect(model, folder, MVLM_KV_Q8, NULL, "<image>\n<image>\nWhich?", 2, 0);
+    assert_int_equal(n_files(folder, ".more", &n_bytes), 2);
+    for (int i = 0; i < 20; i++) {
+        strcat(system, "a ");
+        expect(model, folder, MVLM_KV_Q8, system, "<image>\nWhat is this?", 1, 0);
+        assert_int_equal(n_files(folder, ".rows", &n_bytes), 2);
+        assert_true(n_bytes <= cache_bytes);
+    }
+    const size_t n_more = n_files(folder, ".more", &n_bytes);
+    assert_true(n_more > 2 && n_more < 20);
+    cache_bytes = 0;
+    mvlm_model_close(model);
+    free(folder);
+}
+
 /* Where attention is full what stands before a picture matters: nothing of it is kept but its rows. */
 static void full_attention_keeps_rows_only(void **state)
 {
@@ -205,7 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(keeps_keys_and_values),          TEST(damaged_entries_are_none),
         TEST(full_attention_keeps_rows_only), TEST(it_is_planned),
-        TEST(a_budget_goes_before_it),
+        TEST(a_budget_goes_before_it),        TEST(they_go_before_rows),
     };
     return cmocka_run_group_tests_name("picture_kv", tests, NULL, NULL);
 }
