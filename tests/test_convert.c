@@ -293,6 +293,20 @@ static void end_tokens_may_be_a_list(void **state)
         run(WORDS(MOBILEVLM_PROGRAM, "-m", model, "-p", "How many horses are there?"), NULL), "\n");
 }
 
+/* Though generation_config.json does not name it. */
+static void a_templates_end_ends_answers(void **state)
+{
+    (void)state;
+    copy_checkpoint("v1");
+    set_field("generation_config.json", "eos_token_id", "[7, 3]");
+    expect_good(convert_with(WORDS("-q", "--type", "f16")), "");
+    struct program_result info = run(WORDS(MOBILEVLM_PROGRAM, "info", "-m", model, "--json"), NULL);
+    assert_non_null(strstr(info.out, "\"tokenizer.stop_ids\": [7.0, 3.0, 2.0]"));
+    program_free(&info);
+    set_field("generation_config.json", "eos_token_id", "[7, 3, 4, 5, 6, 8, 9, 10]");
+    expect_failure(convert_with(WORDS("-q", "--force")), 3, "more than 8 end tokens", 1);
+}
+
 static void help_names_every_option_once(void **state)
 {
     static const char *const names[] = {
@@ -332,6 +346,7 @@ int main(void)
         TEST(the_template_is_chosen_by_conv_mode),
         TEST(defaults_are_the_references),
         TEST(end_tokens_may_be_a_list),
+        TEST(a_templates_end_ends_answers),
         TEST(help_names_every_option_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,6 +155,9 @@ static void refuses_what_its_graph_cannot(void **state)
     expect_failure(convert_with(WORDS("--rope-scale", "4")), 2, "a window of 2047", 0);
     /* attention looks back no further than that */
     assert_true(recorded("decoder.context", WORDS("--type", "f32", "-q", "--force")) == 2047);
+    set_field("config.json", "sliding_window", "100000"); /* and no window that they do not fill */
+    set_field("config.json", "num_local_experts", "0");
+    assert_true(recorded("decoder.context", WORDS("--type", "f32", "-q", "--force")) == 4096);
 }
 
 /* ---- Options ---------------------------------------------------------------------------- */
