@@ -67,6 +67,9 @@ typedef struct mvlm_model_options {
 
 /* Maps the file and checks its header, description and directory, without touching the weights.
  * On success the caller owns *model; on error *model is NULL. `options` may be NULL.
+ * While models are open SIGBUS is handled: a file that is cut, or whose disk fails, makes the calls that need it fail with
+ * MVLM_BAD_MODEL. Signals that are not about these files go to the handler that was there before, which comes back with the
+ * last mvlm_model_close. Who installs one of his own meanwhile calls the one that he found for what is not his.
  * Fails with MVLM_BAD_MODEL, MVLM_NO_MEMORY, or MVLM_USAGE and MVLM_UNSUPPORTED for the rung. */
 mvlm_status mvlm_model_open(const char *path, const mvlm_model_options *options, mvlm_model **model,
                             mvlm_error *error);
