@@ -1,8 +1,9 @@
-/* Text -> ids -> text, and any ids -> text, by each kind of tokenizer: the first byte chooses. */
+/* Text -> ids -> text, and any ids -> text, by each kind of tokenizer: the first byte chooses; and text -> words. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "fuzz.h"
+#include "pre_tokenize.h"
 #include "utf8.h"
 
 enum { N_KINDS = 3 };
@@ -21,6 +22,16 @@ static void decode(const mvlm_model *model, size_t n_ids)
         fuzz_check(n <= sizeof text);
 }
 
+/* Whole words of whole characters, whoever reads them. */
+static void split(enum pre_tokenizer kind, const char *bytes, size_t n)
+{
+    size_t invalid;
+    for (size_t at = 0, length; at < n; at += length) {
+        length = pre_token_length(kind, bytes + at, n - at);
+        fuzz_check(length > 0 && length <= n - at && utf8_valid(bytes + at, length, &invalid));
+    }
+}
+
 static void encode(const mvlm_model *model, int flags, const char *bytes, size_t n)
 {
     mvlm_model_info info;
@@ -31,6 +42,8 @@ static void encode(const mvlm_model *model, int flags, const char *bytes, size_t
     fuzz_check((status == MVLM_OK) == utf8_valid(bytes, n, &at));
     if (!fuzz_outcome(status, &error))
         return;
+    split(PRE_TOKENIZER_GPT2, bytes, n);
+    split(PRE_TOKENIZER_QWEN2, bytes, n);
     fuzz_check(n_ids <= sizeof ids / sizeof *ids);
     mvlm_model_describe(model, &info);
     for (size_t i = 0; i < n_ids; i++) {
