@@ -111,19 +111,23 @@ static void packing_keeps_values(void **state)
     }
 }
 
-/* All columns of one spread: the mean error. (More inputs have larger outliers: 0.8 % at 2048.) */
+/* All columns of one spread: the mean error. (More inputs have larger outliers: 0.8 % at 2048.) Of many tiles, whatever the
+ * seed: single ones spread by 1.5 %. */
 static void packing_is_fine_enough(void **state)
 {
     const struct format *format = *state;
-    const size_t n_k = 128;
-    double energy = 0;
-    for (size_t i = 0; i < n_k * TILE; i++) {
-        columns[i] = (float)(gaussian() * 0.02);
-        energy += (double)columns[i] * (double)columns[i];
+    const size_t n_k = 128, n_tiles = 64;
+    double energy = 0, error = 0;
+    for (size_t t = 0; t < n_tiles; t++) {
+        for (size_t i = 0; i < n_k * TILE; i++) {
+            columns[i] = (float)(gaussian() * 0.02);
+            energy += (double)columns[i] * (double)columns[i];
+        }
+        error += format->pack(n_k);
     }
-    const double rms = sqrt(format->pack(n_k) / energy);
+    const double rms = sqrt(error / energy);
     if (!(rms < format->rms && rms > 0))
-        fail_msg("relative error %.4f; TEST_SEED=%llu", rms, seed_value());
+        fail_msg("relative error %.6f; TEST_SEED=%llu", rms, seed_value());
 }
 
 static void zeros_stay_zeros(void **state)
