@@ -112,7 +112,7 @@ static void packing_keeps_values(void **state)
 }
 
 /* All columns of one spread: the mean error. (More inputs have larger outliers: 0.8 % at 2048.) Of many tiles, whatever the
- * seed: single ones spread by 1.5 %. */
+ * seed: single ones spread by 1.5 % (q4), 2.4 % (q8). */
 static void packing_is_fine_enough(void **state)
 {
     const struct format *format = *state;
